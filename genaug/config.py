@@ -1,0 +1,248 @@
+"""Recipes as data: reading, merging, overriding, validating. Imports no component and nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from genaug.errors import ConfigError, did_you_mean
+from genaug.registry import Registry
+
+
+class Options(BaseModel):
+    """Base of every options model: unknown keys are errors, values are not changed after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+class ComponentConfig(BaseModel):
+    """``{use: <component name>, ...options}``; the options are validated by the component's own model."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    use: str = Field(description="Name of the component, see 'genaug plugins'.")
+    name: str | None = Field(None, description="Name in reports and folders; `use` by default.")
+
+    @property
+    def label(self) -> str:
+        """Name in reports and folders."""
+        return self.name or self.use
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but ``use`` and ``name``."""
+        return dict(self.model_extra or {})
+
+
+class SourceConfig(BaseModel):
+    """``{format: <source name>, ...options}``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format: str = Field("folder", description="Name of a source component.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but ``format``."""
+        return dict(self.model_extra or {})
+
+
+class RecipeConfig(BaseModel):
+    """The fixed shape of a recipe.
+
+    Paths are relative to the recipe file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(
+        "genaug", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name in reports and cards."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="The one source of randomness.")
+    labels: Any = Field(
+        description="Class table: a set's name, a file, {id: name}, or {names, ignore_index, colors}."
+    )
+    data: SourceConfig = Field(description="The labelled samples.")
+    conditions: SourceConfig | None = Field(
+        None, description="What to make images for; the masks of `data` when absent."
+    )
+    generator: ComponentConfig = Field(description="Makes the samples.")
+    filters: tuple[ComponentConfig, ...] = Field((), description="Judge the samples, in this order.")
+    output: str = Field("synthetic", min_length=1, description="Folder of the sample store.")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; a recipe must not."""
+
+
+def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    result: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in result:
+            line = key_node.start_mark.line + 1
+            raise ConfigError(f"key {key!r} appears twice", where=f"line {line}", hint="Keep one of them")
+        result[key] = loader.construct_object(value_node, deep=True)
+    return result
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse(text: str, suffix: str, *, where: str) -> dict[str, Any]:
+    """Parse recipe text by file suffix (``.yaml``, ``.yml``, ``.toml``, ``.json``).
+
+    Raises:
+        ConfigError: Unreadable, duplicate keys, or not a table at the top.
+    """
+    try:
+        if suffix == ".toml":
+            data: Any = tomllib.loads(text)
+        elif suffix == ".json":
+            data = json.loads(text)
+        else:
+            data = yaml.load(text, Loader=_UniqueKeyLoader)
+    except ConfigError as error:
+        raise ConfigError(error.found, where=f"{where}, {error.where}", hint=error.hint) from None
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"cannot be parsed: {error}", where=where) from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"holds a {type(data).__name__}", where=where, allowed="a table of recipe keys")
+    return data
+
+
+def read_recipe(source: str | Path | Mapping[str, Any], registry: Registry) -> tuple[dict[str, Any], Path]:
+    """Read a recipe and everything it extends.
+
+    Args:
+        source: A recipe file, the name of a ready recipe, or a table.
+        registry: Where ready recipes are looked up.
+
+    Returns:
+        The merged table (key ``extends`` resolved) and the folder that relative paths refer to.
+    """
+    if isinstance(source, Mapping):
+        data, root = json.loads(json.dumps(_text_keys(source))), Path()
+    else:
+        path = Path(source)
+        if path.suffix.lower() in {".yaml", ".yml", ".toml", ".json"}:
+            try:
+                text = path.read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(
+                    f"cannot be read: {error}", where=str(path), hint="Name a recipe file"
+                ) from error
+            data, root = parse(text, path.suffix.lower(), where=str(path)), path.parent
+        else:
+            data, root = _ready_recipe(str(source), registry), Path()
+    base_name = data.pop("extends", None)
+    if base_name is None:
+        return data, root
+    if not isinstance(base_name, str):
+        raise ConfigError(f"{base_name!r}", where="extends", allowed="the name of a ready recipe")
+    return merge(_ready_recipe(base_name, registry), data), root
+
+
+def _ready_recipe(name: str, registry: Registry) -> dict[str, Any]:
+    package, _, inside = registry.recipe_path(name).partition(":")
+    text = resources.files(package).joinpath(inside).read_text("utf-8")
+    data = parse(text, Path(inside).suffix, where=f"recipe {name}")
+    parent = data.pop("extends", None)
+    return data if parent is None else merge(_ready_recipe(parent, registry), data)
+
+
+def _text_keys(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _text_keys(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_text_keys(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge tables: tables merge key by key, anything else of `top` replaces.
+
+    A table that names another component (``use`` or ``format``) replaces instead: options of one component mean
+    nothing to another. Class tables (``labels``) replace as a whole too.
+    """
+    result = dict(base)
+    for key, value in top.items():
+        old = result.get(key)
+        mergeable = isinstance(old, Mapping) and isinstance(value, Mapping) and key != "labels"
+        if mergeable and all(value.get(k, old.get(k)) == old.get(k) for k in ("use", "format")):
+            result[key] = merge(old, value)  # type: ignore[arg-type]
+        else:
+            result[key] = value
+    return result
+
+
+def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply ``dotted.key=value`` overrides; values are YAML, list items are addressed by number.
+
+    Raises:
+        ConfigError: Not an assignment, or a key below something that is not a table.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(_text_keys(data)))
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise ConfigError(
+                f"{assignment!r}", where="command line", allowed="key=value, e.g. generator.steps=20"
+            )
+        _assign(result, key.split("."), yaml.safe_load(text), assignment)
+    return result
+
+
+def _assign(node: Any, keys: list[str], value: Any, assignment: str) -> None:
+    *parents, last = keys
+    for key in parents:
+        if isinstance(node, list):
+            node = _item(node, key, assignment)
+        elif isinstance(node, dict):
+            node = node.setdefault(key, {})
+        else:
+            break
+    if isinstance(node, list):
+        _item(node, last, assignment)
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigError(
+            f"{assignment!r} goes below a plain value", where="command line", allowed="a key of a table"
+        )
+
+
+def _item(node: list[Any], key: str, assignment: str) -> Any:
+    if not key.isdigit() or int(key) >= len(node):
+        allowed = f"a number in 0..{len(node) - 1}" if node else "nothing, the list is empty"
+        raise ConfigError(f"{assignment!r}: item {key!r} of a list", where="command line", allowed=allowed)
+    return node[int(key)]
+
+
+def validate(model: type[BaseModel], data: Any, *, where: str = "") -> Any:
+    """Validate `data` by a pydantic model; all problems are reported in one `ConfigError`."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, model, where)) from None
+
+
+def _sentence(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join([where, *map(str, item["loc"])]).strip(".") or "recipe"
+        text = f"{key}: {item['msg']}"
+        if item["type"] == "extra_forbidden":
+            text = f"{key}: unknown key. {did_you_mean(str(item['loc'][-1]), model.model_fields)}"
+        elif item["type"] != "missing":
+            text += f" (found {item['input']!r})"
+        lines.append(text)
+    return "; ".join(lines)

@@ -1,0 +1,252 @@
+"""The four interfaces. Each public method checks, seeds and records, then calls the one abstract method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from genaug.errors import SampleError
+from genaug.labels import LabelSpace
+from genaug.rng import Rng
+from genaug.types import Draw, Group, Mask, Sample, Verdict
+
+if TYPE_CHECKING:
+    import torch
+
+    from genaug.batch import Batch
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A segmenter, whatever framework it comes from: a callable, no base class.
+
+    Images float32 ``[B, 3, H, W]`` in ``[0, 1]`` (RGB) to logits float ``[B, K, H, W]``, where channel ``c``
+    belongs to the ``c``-th class id in ascending order (`LabelSpace.ids`).
+    """
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Shape: ``[B, 3, H, W]`` -> ``[B, K, H, W]``, any device."""
+        ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A component that learns something from the user's few labelled samples before it can work."""
+
+    @property
+    def needs_adapting(self) -> bool:
+        """False when the configuration names something already adapted."""
+        ...
+
+    def adapted(self, folder: Path) -> bool:
+        """Return True if `folder` holds a finished result of `adapt` for this configuration."""
+        ...
+
+    def adapt(
+        self, samples: Sequence[Sample], folder: Path, *, labels: LabelSpace, rng: Rng
+    ) -> Mapping[str, Any]:
+        """Learn from labelled `samples`, write the result to `folder`, return a JSON-like report.
+
+        Must resume from what an interrupted call left in `folder` and end with the same bytes.
+        """
+        ...
+
+    def load_adapted(self, folder: Path) -> None:
+        """Use what `adapt` wrote to `folder`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FilterContext:
+    """What a filter may look at before it judges.
+
+    Args:
+        labels: Class table of the recipe.
+        real: Returns a fresh iterator over the labelled real samples.
+        conditions: Returns a fresh iterator over ``(condition id, mask [H, W])`` of all groups, in store order.
+        samples_per_condition: K.
+        device: Torch device string for predictors.
+    """
+
+    labels: LabelSpace
+    real: Callable[[], Iterator[Sample]]
+    conditions: Callable[[], Iterator[tuple[str, Mask]]]
+    samples_per_condition: int
+    device: str = "cpu"
+
+
+class Generator(ABC):
+    """Conditions to samples. Subclasses implement `_generate`; callers use `generate`."""
+
+    #: Largest number of draws `generate` accepts at once. The engine plans batches of this size.
+    batch_size: int = 1
+    #: Number of samples the engine asks for per condition (K).
+    samples_per_condition: int = 1
+
+    def prepare(self, labels: LabelSpace, *, device: str = "cpu") -> None:
+        """Load models. Called once, before the first `generate`; the default does nothing."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return JSON-like provenance that every sample's manifest row repeats (base model, adapter ...)."""
+        return {}
+
+    def size_of(self, draw: Draw) -> tuple[int, int]:
+        """Return the key by which draws may share a batch; by default the condition's ``(height, width)``."""
+        return draw.condition.size
+
+    def generate(self, draws: Sequence[Draw]) -> list[Sample | None]:
+        """Make one sample per draw.
+
+        Args:
+            draws: At most `batch_size` draws whose `size_of` agree. Randomness comes from ``draw.seed`` alone.
+
+        Returns:
+            A list aligned with `draws`: samples with image ``[H, W, 3]`` and mask ``[H, W]`` at the condition's
+            size, or None where the generator refused to give an image (safety checker).
+
+        Raises:
+            SampleError: In a DataLoader worker; draws that may not share a batch; or a result that breaks the
+                contract (wrong size, pixels of the mask changed to anything but the ignore index).
+        """
+        _refuse_in_worker(type(self).__name__)
+        if not draws:
+            return []
+        sizes = {self.size_of(d) for d in draws}
+        if len(sizes) > 1 or len(draws) > self.batch_size:
+            raise SampleError(
+                f"{len(draws)} draws of sizes {sorted(sizes)}",
+                where=f"{type(self).__name__}.generate",
+                allowed=f"at most {self.batch_size} draws of one size",
+            )
+        results = list(self._generate(draws))
+        if len(results) != len(draws):
+            raise SampleError(
+                f"{len(results)} results for {len(draws)} draws", where=f"{type(self).__name__}._generate"
+            )
+        for draw, result in zip(draws, results, strict=True):
+            if result is not None:
+                self._check(draw, result)
+        return results
+
+    def _check(self, draw: Draw, result: Sample) -> None:
+        where = f"{type(self).__name__}, sample {draw.key}"
+        if result.image is None or result.mask is None:
+            raise SampleError("image or mask missing", where=where, allowed="both")
+        if draw.condition.mask is not None and result.mask.shape != draw.condition.mask.shape:
+            raise SampleError(
+                f"mask of size {result.mask.shape}",
+                where=where,
+                allowed=f"the condition's {draw.condition.mask.shape}",
+            )
+
+    @abstractmethod
+    def _generate(self, draws: Sequence[Draw]) -> Sequence[Sample | None]:
+        """Make one sample per draw; inputs are checked, outputs will be."""
+
+
+class Filter(ABC):
+    """Judges all samples made from one condition together. Subclasses implement `_judge`."""
+
+    def prepare(self, context: FilterContext) -> None:
+        """Look at real samples and conditions before judging; the default does nothing."""
+
+    def judge(self, group: Group, labels: LabelSpace) -> list[Verdict]:
+        """Return one verdict per sample of `group`, in its order.
+
+        Raises:
+            SampleError: A verdict changes a mask pixel to anything but the ignore index, has another size, or
+                drops a sample without saying why.
+        """
+        verdicts = list(self._judge(group))
+        name = type(self).__name__
+        if len(verdicts) != len(group.samples):
+            raise SampleError(
+                f"{len(verdicts)} verdicts for {len(group.samples)} samples", where=f"{name}, {group.id}"
+            )
+        for sample, k, verdict in zip(group.samples, group.ks, verdicts, strict=True):
+            where = f"{name}, sample {group.id}_{k}"
+            if not verdict.keep and not verdict.reason:
+                raise SampleError(
+                    "a dropped sample has no reason", where=where, hint="Say why in Verdict.reason"
+                )
+            if verdict.mask is not None:
+                _check_only_ignored(sample.mask, verdict.mask, labels.ignore_index, where=where)
+        return verdicts
+
+    @abstractmethod
+    def _judge(self, group: Group) -> Sequence[Verdict]:
+        """Return one verdict per sample; inputs are checked, outputs will be."""
+
+
+class PseudoLabeler(ABC):
+    """Teacher predictions to targets and weights, on the trainer's device. Subclasses implement `_label`."""
+
+    def label(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn logits ``[B, K, H, W]`` into targets int64 ``[B, H, W]`` and weights float32 ``[B, H, W]``.
+
+        No gradient flows through the result.
+        """
+        import torch
+
+        if logits.ndim != 4:
+            raise SampleError(
+                f"logits of shape {tuple(logits.shape)}", where=type(self).__name__, allowed="[B, K, H, W]"
+            )
+        with torch.no_grad():
+            return self._label(logits.float())
+
+    @abstractmethod
+    def _label(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Label float32 logits."""
+
+
+class Mixer(ABC):
+    """A batch and a partner batch to a batch. Subclasses implement `_mix`."""
+
+    def mix(self, batch: Batch, partner: Batch, *, rng: Rng) -> Batch:
+        """Mix two batches of equal shape; the inputs stay untouched."""
+        if batch.images.shape != partner.images.shape:
+            raise SampleError(
+                f"batch {tuple(batch.images.shape)}, partner {tuple(partner.images.shape)}",
+                where=type(self).__name__,
+                allowed="equal shapes",
+            )
+        return self._mix(batch, partner, rng)
+
+    @abstractmethod
+    def _mix(self, batch: Batch, partner: Batch, rng: Rng) -> Batch:
+        """Return a new batch."""
+
+
+def _check_only_ignored(before: Mask | None, after: Mask, ignore_index: int, *, where: str) -> None:
+    if before is None or after.shape != before.shape or after.dtype != np.uint8:
+        raise SampleError(
+            f"verdict mask {after.dtype} {after.shape}",
+            where=where,
+            allowed=f"uint8 {None if before is None else before.shape}",
+        )
+    changed = after != before
+    if np.any(after[changed] != ignore_index):
+        raise SampleError(
+            f"{int((after[changed] != ignore_index).sum())} pixels were given another class",
+            where=where,
+            allowed=f"pixels set to the ignore index {ignore_index}",
+        )
+
+
+def _refuse_in_worker(name: str) -> None:
+    """Diffusion in a DataLoader worker fails late and badly (CUDA after fork, one model copy a worker)."""
+    import sys
+
+    data = sys.modules.get("torch.utils.data")
+    if data is not None and data.get_worker_info() is not None:
+        raise SampleError(
+            f"{name}.generate was called inside a DataLoader worker",
+            allowed="the main process",
+            hint="Fill a store first with 'genaug generate' and draw from it with genaug_torch.StoreDataset",
+        )

@@ -1,0 +1,240 @@
+"""A validated recipe and the objects it stands for, each built once and on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genaug.config import ComponentConfig, RecipeConfig, SourceConfig, override, read_recipe, validate
+from genaug.errors import ConfigError
+from genaug.labels import LabelSpace
+from genaug.registry import Registry, default_registry
+from genaug.rng import Rng
+
+if TYPE_CHECKING:
+    from genaug.interfaces import Adaptable, Filter, Generator, Predictor
+    from genaug.sources.base import Source
+
+#: Changes whenever the same recipe would give other samples; part of every recipe hash.
+SAMPLES_VERSION = 1
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces; what hashes are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """Return the first 16 hex digits of the SHA-256 of a JSON-like value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class BuildContext:
+    """What a component may need while it is built from a recipe; handed to ``from_config``.
+
+    Args:
+        root: Folder that relative paths of the recipe refer to.
+        labels: Class table.
+        registry: Where other components are looked up.
+        device: Torch device string.
+    """
+
+    root: Path
+    labels: LabelSpace
+    registry: Registry
+    device: str = "cpu"
+    _built: dict[str, Any] = field(default_factory=dict)
+    #: ``(folder name, component)`` of everything built that learns from labelled samples first.
+    adaptables: list[tuple[str, Adaptable]] = field(default_factory=list)
+
+    def path(self, value: str) -> Path:
+        """Resolve a path of the recipe."""
+        return self.root / value
+
+    def build(self, kind: str, use: str, options: Mapping[str, Any], *, where: str) -> Any:
+        """Build a component, or return the one already built from equal options.
+
+        A class with ``from_config(options, context)`` is built by it; any other gets its options as keywords.
+
+        Raises:
+            UnknownComponentError, ConfigError, MissingDependencyError, PluginError: As the names say.
+        """
+        from genaug.interfaces import Adaptable
+
+        checked, model = check_options(self.registry, kind, use, options, where=where)
+        key = canonical_json([kind, use, checked])
+        if key not in self._built:
+            target = self.registry.load(self.registry.component(kind, use, where=where))
+            if hasattr(target, "from_config"):
+                built = target.from_config(model, self)
+            else:
+                built = target(**checked)
+            self._built[key] = built
+            if isinstance(built, Adaptable) and built.needs_adapting:
+                self.adaptables.append((f"{use}-{digest([kind, use, checked])[:8]}", built))
+        return self._built[key]
+
+    def predictor(self, spec: str | Mapping[str, Any], *, where: str) -> Predictor:
+        """Build a predictor from ``{use: ..., ...}``, or from a path that a predictor component recognises."""
+        if isinstance(spec, str):
+            spec = {"use": _predictor_of(self.path(spec), where), "path": spec}
+        options = {k: v for k, v in spec.items() if k != "use"}
+        if "use" not in spec:
+            raise ConfigError("no key 'use'", where=where, allowed="a path, or {use: ..., ...options}")
+        predictor: Predictor = self.build("predictor", str(spec["use"]), options, where=where)
+        return predictor
+
+
+def _predictor_of(path: Path, where: str) -> str:
+    """Name the predictor component that can read `path`, from what lies there."""
+    if path.suffix == ".pt2":
+        return "exported"
+    for file, key in (("genaug_predictor.json", "use"), ("config.json", None)):
+        if (path / file).is_file():
+            return str(json.loads((path / file).read_text("utf-8"))[key]) if key else "transformers"
+    raise ConfigError(
+        f"{path} is no predictor" if path.exists() else f"{path} does not exist",
+        where=where,
+        allowed="a transformers model folder, a .pt2 file of torch.export, or {use: <predictor>, ...}",
+    )
+
+
+def check_options(
+    registry: Registry, kind: str, use: str, options: Mapping[str, Any], *, where: str
+) -> tuple[dict[str, Any], Any]:
+    """Validate a component's options; return them with defaults filled in, and as the model (None without one)."""
+    component = registry.component(kind, use, where=where)
+    model = registry.config_model(component)
+    if model is None:
+        if options:
+            raise ConfigError(
+                f"unknown key {sorted(options)[0]!r}", where=where, allowed=f"{use} takes no options"
+            )
+        return {}, None
+    checked = validate(model, dict(options), where=where)
+    return checked.model_dump(mode="json"), checked
+
+
+@dataclass(slots=True)
+class Recipe:
+    """A validated recipe. Building its parts imports their libraries; everything else stays light.
+
+    Args:
+        config: The validated table.
+        root: Folder that relative paths refer to.
+        labels: Class table.
+        registry: Where components come from.
+    """
+
+    config: RecipeConfig
+    root: Path
+    labels: LabelSpace
+    registry: Registry
+
+    @property
+    def rng(self) -> Rng:
+        """Root of the recipe's random streams."""
+        return Rng(self.config.seed)
+
+    @property
+    def output(self) -> Path:
+        """Folder of the sample store."""
+        return self.root / self.config.output
+
+    def context(self, *, device: str = "cpu") -> BuildContext:
+        """Return a fresh context to build components in."""
+        return BuildContext(self.root, self.labels, self.registry, device)
+
+    def source(self, context: BuildContext | None = None) -> Source:
+        """Build the source of labelled samples."""
+        return self._source(self.config.data, "data", context)
+
+    def conditions(self, context: BuildContext | None = None) -> Source:
+        """Build the source of conditions: the labelled samples unless the recipe names another."""
+        if self.config.conditions is None:
+            return self.source(context)
+        return self._source(self.config.conditions, "conditions", context)
+
+    def _source(self, config: SourceConfig, where: str, context: BuildContext | None) -> Source:
+        source: Source = (context or self.context()).build(
+            "source", config.format, config.options, where=where
+        )
+        return source
+
+    def generator(self, context: BuildContext) -> Generator:
+        """Build the generator."""
+        part = self.config.generator
+        generator: Generator = context.build("generator", part.use, part.options, where="generator")
+        return generator
+
+    def filters(self, context: BuildContext) -> list[tuple[str, Filter]]:
+        """Build the filters as ``(name, filter)``, in order."""
+        return [
+            (part.label, context.build("filter", part.use, part.options, where=f"filters.{i}"))
+            for i, part in enumerate(self.config.filters)
+        ]
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the recipe with every default filled in, as JSON-like data that loads again."""
+        data = self.config.model_dump(mode="json")
+        data["labels"] = self.labels.to_dict()
+        data["data"] = self._resolved_source(self.config.data, "data")
+        if self.config.conditions is not None:
+            data["conditions"] = self._resolved_source(self.config.conditions, "conditions")
+        data["generator"] = self._resolved_part("generator", self.config.generator, "generator")
+        data["filters"] = [
+            self._resolved_part("filter", part, f"filters.{i}") for i, part in enumerate(self.config.filters)
+        ]
+        return data
+
+    def _resolved_source(self, config: SourceConfig, where: str) -> dict[str, Any]:
+        options, _ = check_options(self.registry, "source", config.format, config.options, where=where)
+        return {"format": config.format, **options}
+
+    def _resolved_part(self, kind: str, config: ComponentConfig, where: str) -> dict[str, Any]:
+        options, _ = check_options(self.registry, kind, config.use, config.options, where=where)
+        return {"use": config.use, **({"name": config.name} if config.name else {}), **options}
+
+    def samples_hash(self) -> str:
+        """Return the hash of everything that decides the samples: not the filters, not the output folder."""
+        data = self.resolved()
+        for key in ("filters", "output", "name"):
+            data.pop(key)
+        return digest({"version": SAMPLES_VERSION, **data})
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    root: str | Path | None = None,
+    registry: Registry | None = None,
+) -> Recipe:
+    """Read, merge and validate a recipe; every option of every component is checked, no component is imported.
+
+    Args:
+        source: A recipe file (YAML, TOML, JSON), the name of a ready recipe, or a table.
+        overrides: ``dotted.key=value`` assignments.
+        root: Folder that relative paths refer to; the recipe file's own folder by default.
+        registry: Where components come from; everything installed by default.
+
+    Raises:
+        ConfigError: Something in the recipe is wrong; all wrong keys of one table are listed.
+        UnknownComponentError: A component nobody provides.
+    """
+    registry = registry or default_registry()
+    data, folder = read_recipe(source, registry)
+    config = validate(RecipeConfig, override(data, overrides))
+    root = Path(root) if root is not None else folder
+    names = [part.label for part in config.filters]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ConfigError(f"two filters are called {twice[0]!r}", where="filters", hint="Give one a 'name'")
+    recipe = Recipe(config, root, LabelSpace.from_config(config.labels, root=root), registry)
+    recipe.resolved()  # validates the options of every component
+    return recipe

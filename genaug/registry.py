@@ -1,0 +1,237 @@
+"""Collects what plugins provide. Entry points are loaded one by one, so a broken one breaks nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from genaug import hookspecs
+from genaug.component import Component
+from genaug.errors import (
+    MissingDependencyError,
+    PluginError,
+    UnknownComponentError,
+    did_you_mean,
+    missing_dependency,
+)
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+GROUP = "genaug"
+log = logging.getLogger("genaug")
+
+
+@dataclass(slots=True)
+class PluginRecord:
+    """One entry point of the group ``genaug`` and what became of it.
+
+    Args:
+        name: Entry point name.
+        distribution: Name of the distribution that declares it.
+        version: Its version.
+        error: Why it could not be used; None for a working plugin.
+        disabled: True when ``GENAUG_DISABLE_PLUGINS`` names it.
+        components: What it provides.
+        recipes: Ready recipes: name -> ``"package:path"``.
+    """
+
+    name: str
+    distribution: str = "unknown"
+    version: str = "unknown"
+    error: str | None = None
+    disabled: bool = False
+    components: list[Component] = field(default_factory=list)
+    recipes: dict[str, str] = field(default_factory=dict)
+
+
+class Registry:
+    """Names to components, by kind.
+
+    Args:
+        entry_points: What to load; by default every installed entry point of the group ``genaug``, less those
+            that ``GENAUG_DISABLE_PLUGINS`` (comma separated) names.
+        strict: Raise on the first broken plugin instead of listing it. Default: ``GENAUG_STRICT_PLUGINS=1``.
+
+    Raises:
+        PluginError: Two plugins provide the same name (always), or a plugin is broken (`strict` only).
+    """
+
+    def __init__(
+        self, entry_points: Iterable[metadata.EntryPoint] | None = None, *, strict: bool | None = None
+    ) -> None:
+        self.strict = (
+            os.environ.get("GENAUG_STRICT_PLUGINS", "") not in ("", "0") if strict is None else strict
+        )
+        self.plugins: list[PluginRecord] = []
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self._owners: dict[tuple[str, str], tuple[PluginRecord, Component | str]] = {}
+        found = metadata.entry_points(group=GROUP) if entry_points is None else entry_points
+        disabled = {n.strip() for n in os.environ.get("GENAUG_DISABLE_PLUGINS", "").split(",") if n.strip()}
+        for entry in sorted(found, key=lambda e: (e.name, e.value)):
+            self._load(entry, disabled=entry.name in disabled)
+
+    # ------------------------------------------------------------------ loading
+
+    def _load(self, entry: metadata.EntryPoint, *, disabled: bool) -> None:
+        record = PluginRecord(entry.name, disabled=disabled)
+        if entry.dist is not None:
+            record.distribution, record.version = entry.dist.name, entry.dist.version
+        self.plugins.append(record)
+        if disabled:
+            return
+        try:
+            module = entry.load()
+            components, recipes = self._collect(module, record.name)
+        except Exception as error:
+            self._broken(record, error)
+            return
+        # Clashes are checked before anything of this plugin is kept: a refused plugin leaves no trace.
+        for component in components:
+            self._claim(component.kind, component.name, record, component)
+        for name, path in recipes.items():
+            self._claim("recipe", name, record, path)
+        record.components, record.recipes = components, recipes
+
+    def _collect(self, module: ModuleType, name: str) -> tuple[list[Component], dict[str, str]]:
+        self._manager.register(module, name)
+        try:
+            self._check_misspelt(module)
+            components: list[Component] = []
+            recipes: dict[str, str] = {}
+            hooks = self._manager.subset_hook_caller("genaug_components", self._others(module))
+            for part in hooks():
+                components += list(part)
+            for extra in self._manager.subset_hook_caller("genaug_recipes", self._others(module))():
+                recipes.update(extra)
+            bad = [c for c in components if not isinstance(c, Component)]
+            if bad:
+                raise PluginError(f"genaug_components yielded {bad[0]!r}", allowed="genaug.Component records")
+        except BaseException:
+            self._manager.unregister(module)
+            raise
+        return components, recipes
+
+    def _others(self, module: ModuleType) -> list[Any]:
+        return [p for p in self._manager.get_plugins() if p is not module]
+
+    @staticmethod
+    def _check_misspelt(module: ModuleType) -> None:
+        known = {n for n in dir(hookspecs) if n.startswith("genaug_")}
+        marked = [n for n, v in vars(module).items() if hasattr(v, "genaug_impl")]
+        for name in marked:
+            if name not in known:
+                raise PluginError(f"hook {name!r} does not exist", hint=did_you_mean(name, known))
+
+    def _broken(self, record: PluginRecord, error: Exception) -> None:
+        record.error = f"{type(error).__name__}: {error}"
+        if self.strict:
+            raise PluginError(record.error, where=f"plugin {record.name} ({record.distribution})") from error
+        warnings.warn(
+            f"genaug plugin {record.name!r} ({record.distribution} {record.version}) could not be loaded: "
+            f"{record.error} Run 'genaug plugins' for the list.",
+            stacklevel=4,
+        )
+
+    def _claim(self, kind: str, name: str, record: PluginRecord, value: Component | str) -> None:
+        taken = self._owners.get((kind, name))
+        if taken is not None:
+            other = taken[0]
+            raise PluginError(
+                f"{kind} {name!r} is provided by both {other.name!r} ({other.distribution}) and "
+                f"{record.name!r} ({record.distribution})",
+                hint=f"Uninstall one, or set GENAUG_DISABLE_PLUGINS={record.name}",
+            )
+        self._owners[(kind, name)] = (record, value)
+
+    # ------------------------------------------------------------------ lookups
+
+    def names(self, kind: str) -> list[str]:
+        """Return the sorted names of one kind (``"recipe"`` included)."""
+        return sorted(n for k, n in self._owners if k == kind)
+
+    def component(self, kind: str, name: str, *, where: str | None = None) -> Component:
+        """Return the record of a component.
+
+        Raises:
+            UnknownComponentError: Nobody provides it; broken plugins are named, since they might.
+        """
+        value = self._find(kind, name, where=where)
+        assert isinstance(value, Component)
+        return value
+
+    def recipe_path(self, name: str) -> str:
+        """Return ``"package:path"`` of a ready recipe."""
+        value = self._find("recipe", name, where=None)
+        assert isinstance(value, str)
+        return value
+
+    def _find(self, kind: str, name: str, *, where: str | None) -> Component | str:
+        try:
+            return self._owners[(kind, name)][1]
+        except KeyError:
+            hint = did_you_mean(name, self.names(kind))
+            broken = [f"{p.name} ({p.error})" for p in self.plugins if p.error]
+            if broken:
+                hint += f" Plugins that could not be loaded: {'; '.join(broken)}"
+            raise UnknownComponentError(f"no {kind} is called {name!r}", where=where, hint=hint) from None
+
+    def config_model(self, component: Component) -> type[BaseModel] | None:
+        """Import and return the pydantic model of a component's options, None if it takes none."""
+        return None if component.config is None else self._import(component, component.config)
+
+    def load(self, component: Component) -> Any:
+        """Import and return a component's implementation.
+
+        Raises:
+            MissingDependencyError: A library in `requires` is absent; ends with the pip command.
+            PluginError: The target does not exist.
+        """
+        for module in component.requires:
+            if importlib.util.find_spec(module) is None:
+                where = f"{component.kind} {component.name}"
+                if component.extra:
+                    raise missing_dependency(module, component.extra, where=where)
+                raise MissingDependencyError(
+                    f"the Python package {module!r} is not installed",
+                    where=where,
+                    hint=f"pip install {module}",
+                )
+        return self._import(component, component.target)
+
+    @staticmethod
+    def _import(component: Component, target: str) -> Any:
+        module, _, attribute = target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(str(error), where=f"{component.kind} {component.name} -> {target}") from error
+
+    # ------------------------------------------------------------------ observers
+
+    def stage_finished(self, stage: str, report: Mapping[str, Any]) -> None:
+        """Call the ``genaug_stage_finished`` hooks; whatever they raise is logged and swallowed."""
+        for plugin in self._manager.get_plugins():
+            caller = self._manager.subset_hook_caller("genaug_stage_finished", self._others(plugin))
+            try:
+                caller(stage=stage, report=report)
+            except Exception:
+                log.exception("plugin %s failed in genaug_stage_finished(%s)", plugin, stage)
+
+
+@cache
+def default_registry() -> Registry:
+    """Return the registry of everything installed; loaded once per process, on first use."""
+    return Registry()

@@ -1,0 +1,138 @@
+"""Offline data: numpy arrays with an id. The online counterpart is `genaug.batch.Batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genaug.errors import SampleError
+
+Image = NDArray[np.uint8]
+Mask = NDArray[np.uint8]
+
+
+def check_image(image: Any, *, where: str) -> Image:
+    """Return `image` if it is uint8 ``[H, W, 3]`` RGB, else raise `SampleError`."""
+    found = (
+        f"dtype {image.dtype}, shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    )
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise SampleError(f"the image is {found}", where=where, allowed="uint8 array [H, W, 3], RGB")
+    if 0 in image.shape:
+        raise SampleError(
+            f"the image is empty, shape {image.shape}", where=where, allowed="at least one pixel"
+        )
+    return image
+
+
+def check_mask(mask: Any, *, where: str) -> Mask:
+    """Return `mask` if it is uint8 ``[H, W]``, else raise `SampleError`."""
+    found = f"dtype {mask.dtype}, shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2:
+        raise SampleError(f"the mask is {found}", where=where, allowed="uint8 array [H, W] of class ids")
+    if 0 in mask.shape:
+        raise SampleError(f"the mask is empty, shape {mask.shape}", where=where, allowed="at least one pixel")
+    return mask
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An image, its mask, or both.
+
+    Args:
+        id: Source id: the file stem for real data. No path separator.
+        image: uint8 ``[H, W, 3]`` RGB, or None for a mask that waits for images.
+        mask: uint8 ``[H, W]`` class ids with the label space's ignore index, or None for an unlabelled image.
+        meta: JSON-like provenance (parameters, scores, file names).
+
+    Raises:
+        SampleError: Wrong dtype or shape, sizes that differ, or neither image nor mask.
+    """
+
+    id: str
+    image: Image | None = None
+    mask: Mask | None = None
+    meta: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if not self.id or any(bad in self.id for bad in "/\\\0") or self.id in {".", ".."}:
+            raise SampleError(f"sample id {self.id!r}", allowed="a file stem, without path separators")
+        if self.image is None and self.mask is None:
+            raise SampleError("neither image nor mask", where=f"sample {self.id}")
+        if self.image is not None:
+            check_image(self.image, where=f"sample {self.id}")
+        if self.mask is not None:
+            check_mask(self.mask, where=f"sample {self.id}")
+        if self.image is not None and self.mask is not None and self.image.shape[:2] != self.mask.shape:
+            raise SampleError(
+                f"image is {self.image.shape[0]}x{self.image.shape[1]}, mask {self.mask.shape[0]}x{self.mask.shape[1]} (HxW)",
+                where=f"sample {self.id}",
+                allowed="equal height and width",
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        array = self.mask if self.mask is not None else self.image
+        assert array is not None  # __post_init__ refuses both missing
+        return int(array.shape[0]), int(array.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One image to make: the `k`-th for `condition`, with its own seed.
+
+    Args:
+        condition: What to make an image for (mask, scribble or prompt in ``meta``).
+        k: 0-based number of the image within its condition.
+        seed: 63-bit seed of this image alone; the only randomness a generator may use for it.
+    """
+
+    condition: Sample
+    k: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """File stem of the result: ``<condition id>_<k>``."""
+        return f"{self.condition.id}_{self.k}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All samples made from one condition, in order of `k`; what a filter judges together.
+
+    Args:
+        id: Id of the condition.
+        condition: Mask uint8 ``[H, W]`` the samples were asked to follow.
+        samples: At least one sample with image ``[H, W, 3]`` and mask ``[H, W]``.
+        ks: ``samples[i]`` is image number ``ks[i]`` of its condition.
+    """
+
+    id: str
+    condition: Mask
+    samples: tuple[Sample, ...]
+    ks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a filter says of one sample.
+
+    Args:
+        keep: False drops the sample from training views; its files stay.
+        reason: One sentence for people; required when `keep` is False.
+        mask: uint8 ``[H, W]`` replacement mask, equal to the sample's mask but for pixels set to the ignore
+            index; None when the filter does not touch pixels.
+        scores: Figures behind the verdict, JSON numbers.
+    """
+
+    keep: bool
+    reason: str = ""
+    mask: Mask | None = None
+    scores: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
