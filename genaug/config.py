@@ -175,12 +175,13 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in top.items():
         old = result.get(key)
-        mergeable = isinstance(old, Mapping) and isinstance(value, Mapping) and key != "labels"
-        if mergeable and all(value.get(k, old.get(k)) == old.get(k) for k in ("use", "format")):
-            result[key] = merge(old, value)  # type: ignore[arg-type]
-        else:
-            result[key] = value
+        tables = isinstance(old, Mapping) and isinstance(value, Mapping) and key != "labels"
+        result[key] = merge(old, value) if tables and _same_component(old, value) else value
     return result
+
+
+def _same_component(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return all(new.get(key, old.get(key)) == old.get(key) for key in ("use", "format"))
 
 
 def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

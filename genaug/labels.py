@@ -63,19 +63,19 @@ class LabelSpace:
                 allowed="an id that no class uses",
                 hint="Binary masks stored as 0 and 255 need another ignore index, e.g. 254",
             )
-        seen: dict[Color, int] = {}
-        for class_id, color in self.colors.items():
+        seen: dict[Any, int] = {}
+        for class_id, color in ((i, tuple(c)) for i, c in self.colors.items()):
             if class_id not in self.names and class_id != self.ignore_index:
                 raise ConfigError(f"a colour for id {class_id}, which has no name", where="labels.colors")
             if len(color) != 3 or any(not isinstance(v, int) or not 0 <= v <= 255 for v in color):
                 raise ConfigError(
                     f"colour {color!r} of id {class_id}", where="labels.colors", allowed="[r, g, b] of 0..255"
                 )
-            if tuple(color) in seen:
+            if color in seen:
                 raise ConfigError(
-                    f"ids {seen[tuple(color)]} and {class_id} share {color}", where="labels.colors"
+                    f"ids {seen[color]} and {class_id} share {color}", where="labels.colors"
                 )
-            seen[tuple(color)] = class_id
+            seen[color] = class_id
         object.__setattr__(self, "names", dict(sorted(self.names.items())))
         object.__setattr__(self, "colors", {i: tuple(c) for i, c in sorted(self.colors.items())})
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
-from genaug.labels import LabelSpace
 from genaug.types import Sample
 
 
 class Source(ABC):
-    """A list of samples on disk (or elsewhere), loaded one at a time."""
+    """A list of samples on disk (or elsewhere), loaded one at a time.
+
+    Recipes build it by ``from_config(options, context)``; the class table is ``context.labels``.
+    """
 
     @abstractmethod
     def ids(self) -> Sequence[str]:
@@ -28,7 +30,7 @@ class Source(ABC):
             DataError: The files of this sample are not usable; says which and why.
         """
 
-    def check(self, labels: LabelSpace) -> list[str]:
+    def check(self) -> list[str]:
         """Read everything and return all problems, one line each with file names; empty when sound.
 
         The default loads every sample and collects what `load` says.
