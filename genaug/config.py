@@ -62,13 +62,9 @@ class RecipeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(
-        "genaug", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name in reports and cards."
-    )
+    name: str = Field("genaug", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name in reports and cards.")
     seed: int = Field(0, ge=0, lt=2**63, description="The one source of randomness.")
-    labels: Any = Field(
-        description="Class table: a set's name, a file, {id: name}, or {names, ignore_index, colors}."
-    )
+    labels: Any = Field(description="Class table: a set's name, a file, {id: name}, or {names, ignore_index, colors}.")
     data: SourceConfig = Field(description="The labelled samples.")
     conditions: SourceConfig | None = Field(
         None, description="What to make images for; the masks of `data` when absent."
@@ -136,9 +132,7 @@ def read_recipe(source: str | Path | Mapping[str, Any], registry: Registry) -> t
             try:
                 text = path.read_text("utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(
-                    f"cannot be read: {error}", where=str(path), hint="Name a recipe file"
-                ) from error
+                raise ConfigError(f"cannot be read: {error}", where=str(path), hint="Name a recipe file") from error
             data, root = parse(text, path.suffix.lower(), where=str(path)), path.parent
         else:
             data, root = _ready_recipe(str(source), registry), Path()
@@ -175,8 +169,9 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in top.items():
         old = result.get(key)
-        tables = isinstance(old, Mapping) and isinstance(value, Mapping) and key != "labels"
-        result[key] = merge(old, value) if tables and _same_component(old, value) else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and key != "labels" and _same_component(old, value):
+            value = merge(old, value)
+        result[key] = value
     return result
 
 
@@ -194,9 +189,7 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise ConfigError(
-                f"{assignment!r}", where="command line", allowed="key=value, e.g. generator.steps=20"
-            )
+            raise ConfigError(f"{assignment!r}", where="command line", allowed="key=value, e.g. generator.steps=20")
         _assign(result, key.split("."), yaml.safe_load(text), assignment)
     return result
 
@@ -216,9 +209,7 @@ def _assign(node: Any, keys: list[str], value: Any, assignment: str) -> None:
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise ConfigError(
-            f"{assignment!r} goes below a plain value", where="command line", allowed="a key of a table"
-        )
+        raise ConfigError(f"{assignment!r} goes below a plain value", where="command line", allowed="a key of a table")
 
 
 def _item(node: list[Any], key: str, assignment: str) -> Any:

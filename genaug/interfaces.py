@@ -47,9 +47,7 @@ class Adaptable(Protocol):
         """Return True if `folder` holds a finished result of `adapt` for this configuration."""
         ...
 
-    def adapt(
-        self, samples: Sequence[Sample], folder: Path, *, labels: LabelSpace, rng: Rng
-    ) -> Mapping[str, Any]:
+    def adapt(self, samples: Sequence[Sample], folder: Path, *, labels: LabelSpace, rng: Rng) -> Mapping[str, Any]:
         """Learn from labelled `samples`, write the result to `folder`, return a JSON-like report.
 
         Must resume from what an interrupted call left in `folder` and end with the same bytes.
@@ -165,15 +163,11 @@ class Filter(ABC):
         verdicts = list(self._judge(group))
         name = type(self).__name__
         if len(verdicts) != len(group.samples):
-            raise SampleError(
-                f"{len(verdicts)} verdicts for {len(group.samples)} samples", where=f"{name}, {group.id}"
-            )
+            raise SampleError(f"{len(verdicts)} verdicts for {len(group.samples)} samples", where=f"{name}, {group.id}")
         for sample, k, verdict in zip(group.samples, group.ks, verdicts, strict=True):
             where = f"{name}, sample {group.id}_{k}"
             if not verdict.keep and not verdict.reason:
-                raise SampleError(
-                    "a dropped sample has no reason", where=where, hint="Say why in Verdict.reason"
-                )
+                raise SampleError("a dropped sample has no reason", where=where, hint="Say why in Verdict.reason")
             if verdict.mask is not None:
                 _check_only_ignored(sample.mask, verdict.mask, labels.ignore_index, where=where)
         return verdicts

@@ -52,9 +52,7 @@ class LabelSpace:
         for class_id, name in self.names.items():
             _check_id(class_id, "labels.names")
             if not isinstance(name, str) or not name.strip():
-                raise ConfigError(
-                    f"class {class_id} is called {name!r}", where="labels.names", allowed="a name"
-                )
+                raise ConfigError(f"class {class_id} is called {name!r}", where="labels.names", allowed="a name")
         _check_id(self.ignore_index, "labels.ignore_index")
         if self.ignore_index in self.names:
             raise ConfigError(
@@ -72,9 +70,7 @@ class LabelSpace:
                     f"colour {color!r} of id {class_id}", where="labels.colors", allowed="[r, g, b] of 0..255"
                 )
             if color in seen:
-                raise ConfigError(
-                    f"ids {seen[color]} and {class_id} share {color}", where="labels.colors"
-                )
+                raise ConfigError(f"ids {seen[color]} and {class_id} share {color}", where="labels.colors")
             seen[color] = class_id
         object.__setattr__(self, "names", dict(sorted(self.names.items())))
         object.__setattr__(self, "colors", {i: tuple(c) for i, c in sorted(self.colors.items())})
@@ -170,9 +166,7 @@ def _read_table(path: Path) -> Any:
         text = path.read_text("utf-8")
         return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"cannot be read: {error}", where=str(path), hint="Write a table of id: name"
-        ) from error
+        raise ConfigError(f"cannot be read: {error}", where=str(path), hint="Write a table of id: name") from error
 
 
 def _check_id(value: Any, where: str) -> None:
@@ -191,9 +185,7 @@ def _int_keys(table: Any, where: str) -> dict[int, Any]:
         try:
             number = int(key) if isinstance(key, str) else key
         except ValueError:
-            raise ConfigError(
-                f"key {key!r}", where=where, allowed="class ids, whole numbers in 0..255"
-            ) from None
+            raise ConfigError(f"key {key!r}", where=where, allowed="class ids, whole numbers in 0..255") from None
         if number in result:
             raise ConfigError(f"id {number} appears twice", where=where)
         result[number] = value

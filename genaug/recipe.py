@@ -112,9 +112,7 @@ def check_options(
     model = registry.config_model(component)
     if model is None:
         if options:
-            raise ConfigError(
-                f"unknown key {sorted(options)[0]!r}", where=where, allowed=f"{use} takes no options"
-            )
+            raise ConfigError(f"unknown key {sorted(options)[0]!r}", where=where, allowed=f"{use} takes no options")
         return {}, None
     checked = validate(model, dict(options), where=where)
     return checked.model_dump(mode="json"), checked
@@ -161,9 +159,7 @@ class Recipe:
         return self._source(self.config.conditions, "conditions", context)
 
     def _source(self, config: SourceConfig, where: str, context: BuildContext | None) -> Source:
-        source: Source = (context or self.context()).build(
-            "source", config.format, config.options, where=where
-        )
+        source: Source = (context or self.context()).build("source", config.format, config.options, where=where)
         return source
 
     def generator(self, context: BuildContext) -> Generator:

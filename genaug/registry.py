@@ -71,9 +71,7 @@ class Registry:
     def __init__(
         self, entry_points: Iterable[metadata.EntryPoint] | None = None, *, strict: bool | None = None
     ) -> None:
-        self.strict = (
-            os.environ.get("GENAUG_STRICT_PLUGINS", "") not in ("", "0") if strict is None else strict
-        )
+        self.strict = os.environ.get("GENAUG_STRICT_PLUGINS", "") not in ("", "0") if strict is None else strict
         self.plugins: list[PluginRecord] = []
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)

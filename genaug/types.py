@@ -18,15 +18,11 @@ Mask = NDArray[np.uint8]
 
 def check_image(image: Any, *, where: str) -> Image:
     """Return `image` if it is uint8 ``[H, W, 3]`` RGB, else raise `SampleError`."""
-    found = (
-        f"dtype {image.dtype}, shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-    )
+    found = f"dtype {image.dtype}, shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise SampleError(f"the image is {found}", where=where, allowed="uint8 array [H, W, 3], RGB")
     if 0 in image.shape:
-        raise SampleError(
-            f"the image is empty, shape {image.shape}", where=where, allowed="at least one pixel"
-        )
+        raise SampleError(f"the image is empty, shape {image.shape}", where=where, allowed="at least one pixel")
     return image
 
 
