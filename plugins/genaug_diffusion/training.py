@@ -1,0 +1,297 @@
+"""One training loop for everything that learns on top of a frozen diffusion model: resumable to the bit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from tqdm.auto import tqdm
+
+from genaug.errors import AdapterError, ConfigError
+from genaug.recipe import digest
+from genaug.rng import Rng
+from genaug_diffusion.config import TrainingOptions
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a training batch; everything random about it is decided here.
+
+    Args:
+        index: Example number.
+        flip: Mirror left-right.
+        timestep: Diffusion timestep.
+        seed: Seed of its noise (and whatever else the task draws).
+    """
+
+    index: int
+    flip: bool
+    timestep: int
+    seed: int
+
+
+class DenoisingTask(Protocol):
+    """What the trainer trains: examples grouped by size, and the loss of a batch."""
+
+    #: One key per example; a batch never mixes keys.
+    sizes: Sequence[Any]
+    #: Number of diffusion timesteps.
+    timesteps: int
+
+    def losses(self, model: nn.Module, rows: Sequence[Row]) -> torch.Tensor:
+        """Return float32 losses ``[len(rows)]``; `model` is the (possibly wrapped) network to call."""
+        ...
+
+
+@dataclass(slots=True)
+class TrainingResult:
+    """What came out of a training.
+
+    Args:
+        losses: Mean batch loss of every step.
+        validation: ``(step, held-out loss)`` pairs.
+        best_step: Step whose weights are in place at the end.
+        stopped_early: True if the held-out loss stopped it.
+        resumed_from: Step the training was resumed from, 0 if it was not.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    stopped_early: bool = False
+    resumed_from: int = 0
+
+
+class AdapterTrainer:
+    """AdamW over a few parameters of a frozen model, one process or many.
+
+    Every step's rows come from ``rng.child("step", step)`` and the whole state is in one checkpoint file, so a training
+    that was killed at any moment and resumed ends with the same bits on the same hardware. With several processes
+    (``accelerate launch``, ``torchrun``) each takes its share of the same rows.
+
+    Args:
+        model: The network that `task` calls.
+        parameters: Name -> trainable parameter of it, in a fixed order.
+        task: Examples and loss.
+        options: Hyper-parameters.
+        folder: Where the checkpoint is kept.
+        rng: Stream of this training.
+        train: Example numbers to train on.
+        held_out: Example numbers for the held-out loss.
+        on_checkpoint: Called as ``(step, result)`` on the main process after each checkpoint (previews, curves).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        task: DenoisingTask,
+        options: TrainingOptions,
+        folder: Path,
+        *,
+        rng: Rng,
+        train: Sequence[int],
+        held_out: Sequence[int] = (),
+        on_checkpoint: Callable[[int, TrainingResult], None] | None = None,
+    ) -> None:
+        from accelerate import Accelerator
+        from diffusers.training_utils import cast_training_params
+
+        if not train:
+            raise ConfigError("no example to train on", where="generator.training", hint="Lower training.holdout")
+        self.task, self.options, self.folder, self.rng = task, options, folder, rng
+        self.train, self.held_out, self.on_checkpoint = list(train), list(held_out), on_checkpoint
+        self.dtype = next(p.dtype for p in model.parameters() if not p.requires_grad)
+        self.parameters = dict(parameters)
+        cast_training_params(model, torch.float32)
+        device = next(model.parameters()).device
+        self.accelerator = Accelerator(cpu=device.type == "cpu")
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        self.model: nn.Module = self.accelerator.prepare_model(model)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.best: dict[str, torch.Tensor] = {}
+        if options.batch_size % self.accelerator.num_processes:
+            raise ConfigError(
+                f"batch_size {options.batch_size} with {self.accelerator.num_processes} processes",
+                where="generator.training.batch_size",
+                allowed="a multiple of the number of processes",
+            )
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> TrainingResult:
+        """Train to the end, resuming if the folder holds a checkpoint of the same training."""
+        result = self._resume()
+        start, total = len(result.losses), self.options.steps
+        bar = tqdm(
+            total=total, initial=start, desc="adapt", unit="step", disable=not self.accelerator.is_main_process
+        )
+        with bar:
+            for step in range(start, total):
+                if result.stopped_early:
+                    break
+                result.losses.append(self._step(step))
+                bar.update()
+                bar.set_postfix(loss=f"{_mean(result.losses[-50:]):.4f}", refresh=False)
+                done = step + 1
+                if self.held_out and (done % self.options.validate_every == 0 or done == total):
+                    self._validate(done, result)
+                if done % self.options.checkpoint_every == 0 or done == total or result.stopped_early:
+                    self._checkpoint(done, result)
+        if self.best:
+            with torch.no_grad():
+                for name, value in self.best.items():
+                    self.parameters[name].copy_(value)
+        else:
+            result.best_step = len(result.losses)
+        return result
+
+    def _step(self, step: int) -> float:
+        rows = self.draw_rows(step)
+        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        size = self.options.micro_batch_size or len(mine)
+        parts = [mine[i : i + size] for i in range(0, len(mine), size)]
+        self.model.train()
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
+            with sync, self._autocast():
+                loss = self.task.losses(self.model, part).sum() / len(mine)
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        if self.options.max_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(list(self.parameters.values()), self.options.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        value = float(self.accelerator.reduce(total, reduction="mean"))
+        if not torch.isfinite(torch.tensor(value)) and self.dtype != torch.float16:
+            raise AdapterError(f"the loss is {value} at step {step}", where="adapt", hint="Lower training.learning_rate")
+        return value
+
+    def draw_rows(self, step: int) -> list[Row]:
+        """Return the rows of a step: examples with replacement, all of one size, uniform timesteps."""
+        generator = self.rng.child("step", step).numpy()
+        first = self.train[int(generator.integers(len(self.train)))]
+        group = [i for i in self.train if self.task.sizes[i] == self.task.sizes[first]]
+        indices = [first, *(group[int(j)] for j in generator.integers(len(group), size=self.options.batch_size - 1))]
+        return [
+            Row(
+                index,
+                bool(generator.random() < self.options.flip_probability),
+                int(generator.integers(self.task.timesteps)),
+                int(generator.integers(2**63 - 1)),
+            )
+            for index in indices
+        ]
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.accelerator.device.type, self.dtype)
+
+    # ------------------------------------------------------------------ held-out loss
+
+    @torch.no_grad()
+    def _validate(self, step: int, result: TrainingResult) -> None:
+        """Measure on the same noise and timesteps every time, so that two values can be compared."""
+        self.model.eval()
+        levels, values = 8, []
+        for index in self.held_out:
+            seed = self.rng.child("held out", index).integer()
+            rows = [Row(index, False, (2 * i + 1) * self.task.timesteps // (2 * levels), seed + i) for i in range(levels)]
+            with self._autocast():
+                values.append(float(self.task.losses(self.model, rows).mean()))
+        loss = _mean(values)
+        best = min((v for _, v in result.validation), default=float("inf"))
+        result.validation.append((step, loss))
+        if loss < best:
+            result.best_step = step
+            self.best = {n: p.detach().clone() for n, p in self.parameters.items()}
+        patience = self.options.patience
+        behind = [v for s, v in result.validation if s > result.best_step]
+        result.stopped_early = patience is not None and len(behind) >= patience
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _fingerprint(self) -> str:
+        """Return what must agree for a checkpoint to be this training's."""
+        options = self.options.model_dump(mode="json")
+        for key in ("checkpoint_every", "micro_batch_size", "steps"):
+            options.pop(key)
+        shapes = {n: list(p.shape) for n, p in self.parameters.items()}
+        return digest([options, shapes, self.train, self.held_out, repr(self.rng)])
+
+    def _checkpoint(self, step: int, result: TrainingResult) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {"losses": torch.tensor(result.losses, dtype=torch.float64)}
+        for name, parameter in self.parameters.items():
+            state = self.optimizer.state[parameter]
+            tensors[f"parameter.{name}"] = parameter.detach()
+            tensors[f"exp_avg.{name}"] = state["exp_avg"]
+            tensors[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
+            if name in self.best:
+                tensors[f"best.{name}"] = self.best[name]
+        about = {
+            "fingerprint": self._fingerprint(),
+            "adam_step": float(self.optimizer.state[next(iter(self.parameters.values()))]["step"]),
+            "validation": result.validation,
+            "best_step": result.best_step,
+            "stopped_early": result.stopped_early,
+            "scale": self.scaler.get_scale(),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path, temporary = self.folder / CHECKPOINT, self.folder / f".tmp-{CHECKPOINT}"
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata={"genaug": json.dumps(about)})
+        os.replace(temporary, path)
+        if self.on_checkpoint is not None:
+            self.on_checkpoint(step, result)
+
+    def _resume(self) -> TrainingResult:
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return TrainingResult()
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["genaug"])
+            if about["fingerprint"] != self._fingerprint():
+                raise AdapterError(
+                    "the folder holds the checkpoint of another training",
+                    where=str(path),
+                    hint="Delete the checkpoint to start over, or use another output folder",
+                )
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(tensors[f"parameter.{name}"])
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(about["adam_step"]),
+                    "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
+                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
+                }
+                if f"best.{name}" in tensors:
+                    self.best[name] = tensors[f"best.{name}"].to(parameter.device)
+        if self.scaler.is_enabled():
+            self.scaler.update(about["scale"])
+        losses = tensors["losses"].tolist()
+        validation = [(int(s), float(v)) for s, v in about["validation"]]
+        return TrainingResult(losses, validation, about["best_step"], about["stopped_early"], len(losses))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
