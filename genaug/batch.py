@@ -25,7 +25,8 @@ def to_tensor(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
 
 def image_tensor(image: np.ndarray) -> torch.Tensor:
     """Turn uint8 ``[..., H, W, 3]`` into float32 ``[..., 3, H, W]`` in ``[0, 1]``."""
-    return torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, -3).float().div_(255)
+    # A copy, because arrays that PIL and mirrored views give are not writable, which torch warns about.
+    return torch.from_numpy(np.array(image)).movedim(-1, -3).float().div_(255)
 
 
 def tensor_image(image: torch.Tensor) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from genaug.errors import SampleError
 from genaug.labels import LabelSpace
 from genaug.rng import Rng
-from genaug.types import Draw, Group, Mask, Sample, Verdict
+from genaug.types import Draw, Group, Mask, Refused, Sample, Verdict
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ class Generator(ABC):
         """Return the key by which draws may share a batch; by default the condition's ``(height, width)``."""
         return draw.condition.size
 
-    def generate(self, draws: Sequence[Draw]) -> list[Sample | None]:
+    def generate(self, draws: Sequence[Draw]) -> list[Sample | Refused]:
         """Make one sample per draw.
 
         Args:
@@ -105,7 +105,7 @@ class Generator(ABC):
 
         Returns:
             A list aligned with `draws`: samples with image ``[H, W, 3]`` and mask ``[H, W]`` at the condition's
-            size, or None where the generator refused to give an image (safety checker).
+            size, or `Refused` where there is no image to give (safety checker, nothing but ignored pixels).
 
         Raises:
             SampleError: In a DataLoader worker; draws that may not share a batch; or a result that breaks the
@@ -127,7 +127,7 @@ class Generator(ABC):
                 f"{len(results)} results for {len(draws)} draws", where=f"{type(self).__name__}._generate"
             )
         for draw, result in zip(draws, results, strict=True):
-            if result is not None:
+            if not isinstance(result, Refused):
                 self._check(draw, result)
         return results
 
@@ -143,7 +143,7 @@ class Generator(ABC):
             )
 
     @abstractmethod
-    def _generate(self, draws: Sequence[Draw]) -> Sequence[Sample | None]:
+    def _generate(self, draws: Sequence[Draw]) -> Sequence[Sample | Refused]:
         """Make one sample per draw; inputs are checked, outputs will be."""
 
 

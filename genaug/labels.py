@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from genaug.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Color = tuple[int, int, int]
 MAX_ID = 255
@@ -86,6 +90,12 @@ class LabelSpace:
             return self.colors[class_id]
         return (224, 224, 224) if class_id == self.ignore_index else default_color(class_id)
 
+    def colorize(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return uint8 ``[H, W, 3]``, the mask uint8 ``[H, W]`` in this table's colours."""
+        import numpy as np
+
+        return np.array([self.color(i) for i in range(256)], dtype=np.uint8)[mask]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form; `from_config` reads it back."""
         data: dict[str, Any] = {
@@ -102,7 +112,7 @@ class LabelSpace:
 
         Args:
             value: The name of a set (see `named_sets`), the path of a YAML or JSON file (relative to `root`), a plain
-                ``{id: name}`` table, or ``{names: ..., ignore_index: ..., colors: ...}`` whose ``names`` is any of those.
+                ``{id: name}`` table, or ``{names, ignore_index, colors}`` whose ``names`` is any of those.
 
         Raises:
             ConfigError: None of these, or the table is wrong.

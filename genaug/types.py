@@ -66,7 +66,7 @@ class Sample:
             check_mask(self.mask, where=f"sample {self.id}")
         if self.image is not None and self.mask is not None and self.image.shape[:2] != self.mask.shape:
             raise SampleError(
-                f"image is {self.image.shape[0]}x{self.image.shape[1]}, mask {self.mask.shape[0]}x{self.mask.shape[1]} (HxW)",
+                f"image {self.image.shape[:2]}, mask {self.mask.shape} (height, width)",
                 where=f"sample {self.id}",
                 allowed="equal height and width",
             )
@@ -97,6 +97,17 @@ class Draw:
     def key(self) -> str:
         """File stem of the result: ``<condition id>_<k>``."""
         return f"{self.condition.id}_{self.k}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A generator's answer when there is no image to give; recorded in the manifest, never an error.
+
+    Args:
+        reason: One sentence for people.
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

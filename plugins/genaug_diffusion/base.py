@@ -64,7 +64,7 @@ def load_pipeline(
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     source, local = resolve_base(base, root=root, registry=registry)
-    options: dict[str, Any] = {"torch_dtype": DTYPES[dtype], "use_safetensors": True, "local_files_only": local}
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": local}
     if not safety_checker:
         options |= {"safety_checker": None, "requires_safety_checker": False}
     # diffusers says at warning level that a pipeline has no safety checker; the recipe already decided that.
@@ -82,11 +82,13 @@ def load_pipeline(
     finally:
         diffusers_log.level = level
     if not isinstance(pipe.unet, UNet2DConditionModel):
-        raise ConfigError(f"{base!r} has a {type(pipe.unet).__name__}", where="generator.base", allowed="a UNet2DConditionModel")
+        raise ConfigError(
+            f"{base!r} has a {type(pipe.unet).__name__}", where="generator.base", allowed="a UNet2DConditionModel"
+        )
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         part.requires_grad_(False).eval()
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    return pipe.to(device, DTYPES[dtype])
 
 
 def unet_fingerprint(unet: Any) -> str:

@@ -16,14 +16,18 @@ class TrainingOptions(Options):
 
     steps: int = Field(100_000, ge=1, description="Optimiser steps (MatchMask: 100k).")
     batch_size: int = Field(4, ge=1, description="Images per step over all processes (MatchMask: 4).")
-    micro_batch_size: int | None = Field(None, ge=1, description="Images per forward pass; all of a process's by default.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Images per forward pass; all of a process's by default."
+    )
     learning_rate: float = Field(
         4e-5,
         gt=0,
-        description="AdamW (MatchMask: 4e-5; 1.6e-4 if the paper's trainer multiplied it by the batch size, as its base does).",
+        description="AdamW. MatchMask: 4e-5; 1.6e-4 if multiplied by the batch as in its base's code.",
     )
     weight_decay: float = Field(0.01, ge=0, description="AdamW's default; not stated in the paper.")
-    flip_probability: float = Field(0.5, ge=0, le=1, description="Left-right flips (as the layout scheme's released code).")
+    flip_probability: float = Field(
+        0.5, ge=0, le=1, description="Left-right flips (as the layout scheme's released code)."
+    )
     max_grad_norm: float | None = Field(None, gt=0, description="Gradient clipping; off by default, not stated.")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory; the gradients are the same.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints, curves and previews.")

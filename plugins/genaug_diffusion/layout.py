@@ -78,10 +78,11 @@ def build_layout_prompt(
         row = next(r for r in range(chunks) if len(rows[r]) + len(tokens[class_id]) <= length - 2)
         rows[row] += tokens[class_id]
         classes[row] += [class_id] * len(tokens[class_id])
-    ids, owners = [], []
-    for row, owner in zip(rows, classes, strict=True):
-        padding = length - 2 - len(row)
-        ids.append([tokenizer.bos_token_id, *row, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding])
+    ids: list[list[int]] = []
+    owners: list[int] = []
+    for words, owner in zip(rows, classes, strict=True):
+        padding = length - 2 - len(words)
+        ids.append([tokenizer.bos_token_id, *words, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * padding])
         owners += [GLOBAL, *owner, GLOBAL, *[GLOBAL] * padding]
     dropped = tuple(sorted(set(areas) - set(kept)))
     return LayoutPrompt(torch.tensor(ids), torch.tensor(owners), dropped)

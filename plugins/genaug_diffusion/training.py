@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,10 +43,15 @@ class Row:
 class DenoisingTask(Protocol):
     """What the trainer trains: examples grouped by size, and the loss of a batch."""
 
-    #: One key per example; a batch never mixes keys.
-    sizes: Sequence[Any]
-    #: Number of diffusion timesteps.
-    timesteps: int
+    @property
+    def sizes(self) -> Sequence[Any]:
+        """One key per example; a batch never mixes keys."""
+        ...
+
+    @property
+    def timesteps(self) -> int:
+        """Number of diffusion timesteps."""
+        ...
 
     def losses(self, model: nn.Module, rows: Sequence[Row]) -> torch.Tensor:
         """Return float32 losses ``[len(rows)]``; `model` is the (possibly wrapped) network to call."""
@@ -87,6 +91,7 @@ class AdapterTrainer:
         options: Hyper-parameters.
         folder: Where the checkpoint is kept.
         rng: Stream of this training.
+        identity: Hash of the data and the base model; a checkpoint of another identity is refused.
         train: Example numbers to train on.
         held_out: Example numbers for the held-out loss.
         on_checkpoint: Called as ``(step, result)`` on the main process after each checkpoint (previews, curves).
@@ -101,6 +106,7 @@ class AdapterTrainer:
         folder: Path,
         *,
         rng: Rng,
+        identity: str,
         train: Sequence[int],
         held_out: Sequence[int] = (),
         on_checkpoint: Callable[[int, TrainingResult], None] | None = None,
@@ -110,7 +116,7 @@ class AdapterTrainer:
 
         if not train:
             raise ConfigError("no example to train on", where="generator.training", hint="Lower training.holdout")
-        self.task, self.options, self.folder, self.rng = task, options, folder, rng
+        self.task, self.options, self.folder, self.rng, self.identity = task, options, folder, rng, identity
         self.train, self.held_out, self.on_checkpoint = list(train), list(held_out), on_checkpoint
         self.dtype = next(p.dtype for p in model.parameters() if not p.requires_grad)
         self.parameters = dict(parameters)
@@ -136,9 +142,7 @@ class AdapterTrainer:
         """Train to the end, resuming if the folder holds a checkpoint of the same training."""
         result = self._resume()
         start, total = len(result.losses), self.options.steps
-        bar = tqdm(
-            total=total, initial=start, desc="adapt", unit="step", disable=not self.accelerator.is_main_process
-        )
+        bar = tqdm(total=total, initial=start, desc="adapt", unit="step", disable=not self.accelerator.is_main_process)
         with bar:
             for step in range(start, total):
                 if result.stopped_early:
@@ -171,7 +175,7 @@ class AdapterTrainer:
             sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
             with sync, self._autocast():
                 loss = self.task.losses(self.model, part).sum() / len(mine)
-            self.scaler.scale(loss).backward()
+            torch.autograd.backward(self.scaler.scale(loss))
             total += loss.detach()
         if self.options.max_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -181,7 +185,9 @@ class AdapterTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         value = float(self.accelerator.reduce(total, reduction="mean"))
         if not torch.isfinite(torch.tensor(value)) and self.dtype != torch.float16:
-            raise AdapterError(f"the loss is {value} at step {step}", where="adapt", hint="Lower training.learning_rate")
+            raise AdapterError(
+                f"the loss is {value} at step {step}", where="adapt", hint="Lower training.learning_rate"
+            )
         return value
 
     def draw_rows(self, step: int) -> list[Row]:
@@ -214,7 +220,9 @@ class AdapterTrainer:
         levels, values = 8, []
         for index in self.held_out:
             seed = self.rng.child("held out", index).integer()
-            rows = [Row(index, False, (2 * i + 1) * self.task.timesteps // (2 * levels), seed + i) for i in range(levels)]
+            rows = [
+                Row(index, False, (2 * i + 1) * self.task.timesteps // (2 * levels), seed + i) for i in range(levels)
+            ]
             with self._autocast():
                 values.append(float(self.task.losses(self.model, rows).mean()))
         loss = _mean(values)
@@ -232,10 +240,10 @@ class AdapterTrainer:
     def _fingerprint(self) -> str:
         """Return what must agree for a checkpoint to be this training's."""
         options = self.options.model_dump(mode="json")
-        for key in ("checkpoint_every", "micro_batch_size", "steps"):
+        for key in ("checkpoint_every", "micro_batch_size", "preview_images", "steps"):
             options.pop(key)
         shapes = {n: list(p.shape) for n, p in self.parameters.items()}
-        return digest([options, shapes, self.train, self.held_out, repr(self.rng)])
+        return digest([self.identity, options, shapes, self.train, self.held_out, repr(self.rng)])
 
     def _checkpoint(self, step: int, result: TrainingResult) -> None:
         if not self.accelerator.is_main_process:
@@ -258,8 +266,10 @@ class AdapterTrainer:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         path, temporary = self.folder / CHECKPOINT, self.folder / f".tmp-{CHECKPOINT}"
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata={"genaug": json.dumps(about)})
-        os.replace(temporary, path)
+        save_file(
+            {k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata={"genaug": json.dumps(about)}
+        )
+        temporary.replace(path)
         if self.on_checkpoint is not None:
             self.on_checkpoint(step, result)
 

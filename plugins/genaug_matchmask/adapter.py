@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from genaug.errors import AdapterError
+from genaug.rng import Rng
 from genaug_matchmask.attention import AlphaPool, LayoutIgnoringProcessor, RectifiedAttnProcessor
 
 #: The "critical" layers of the paper's Table 9, found by counting parameters: all cross-attention Linears, all
@@ -52,11 +53,18 @@ class LTAdapter:
             raise AdapterError(f"the UNet already carries an adapter {name!r}", hint="Call detach() on it first")
         self.unet, self.name, self.rank, self.alpha_pool = unet, name, rank, alpha_pool
         self.lora_config = LoraConfig(
-            r=rank, lora_alpha=rank, target_modules=target_modules, lora_dropout=0.0, bias="none", init_lora_weights=True
+            r=rank,
+            lora_alpha=rank,
+            target_modules=target_modules,
+            lora_dropout=0.0,
+            bias="none",
+            init_lora_weights=True,
         )
         unet.requires_grad_(False)
         try:
-            unet.add_adapter(self.lora_config, name)
+            # PEFT draws its initial weights from the global stream; `initialize` draws ours from an argument.
+            with torch.random.fork_rng(devices=[]):
+                unet.add_adapter(self.lora_config, name)
         except ValueError as error:
             unet.unload_lora()
             raise AdapterError(str(error), where="generator.target_modules") from error
@@ -132,7 +140,7 @@ class LTAdapter:
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return everything trainable by the name it has on disk, in a fixed order."""
-        found: dict[str, nn.Parameter] = {}
+        found: dict[str, Any] = {}
         for layer in self.layers:
             module = self.unet.get_submodule(layer)
             found[f"base_model.model.{layer}.lora_A.weight"] = module.lora_A[self.name].weight
@@ -147,6 +155,17 @@ class LTAdapter:
     def parameters(self) -> list[nn.Parameter]:
         """Return everything trainable: LoRA, alpha heads, beta head."""
         return list(self.named_parameters().values())
+
+    def initialize(self, rng: Rng) -> None:
+        """Draw the start of a training: A uniform in ``+-1/sqrt(in)`` (PEFT's own rule), B and all heads zero."""
+        with torch.no_grad():
+            for name, parameter in self.named_parameters().items():
+                if ".lora_A." in name:
+                    bound = parameter.shape[1] ** -0.5
+                    values = torch.rand(parameter.shape, generator=rng.child(name).torch()) * 2 * bound - bound
+                    parameter.copy_(values)
+                else:
+                    parameter.zero_()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return float32 CPU copies of everything trainable."""
@@ -192,7 +211,8 @@ def _base(module: Any) -> Any:
 def _refusal(method: str) -> Callable[..., None]:
     def refuse(*args: Any, **kwargs: Any) -> None:  # noqa: ARG001
         raise AdapterError(
-            f"unet.{method}() with an LT-Adapter attached", hint="Call the adapter's detach() first, or save the adapter itself"
+            f"unet.{method}() with an LT-Adapter attached",
+            hint="Call the adapter's detach() first, or save the adapter itself",
         )
 
     return refuse

@@ -41,7 +41,7 @@ class RectifiedAttnProcessor(nn.Module):
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        temb: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,  # noqa: ARG002 (part of the processor signature)
         layout: Layout | None = None,
     ) -> torch.Tensor:
         """Attend ``[B, N, C]`` to the text ``[B, T, D]``.
@@ -97,9 +97,13 @@ class RectifiedAttnProcessor(nn.Module):
 def _mask_for(layout: Layout, batch: int, count: int) -> torch.Tensor:
     mask = layout.get(str(count))
     if mask is None:
-        raise KeyError(f"the layout has no masks for {count} pixels, only for {', '.join(layout)}: built for another size")
+        raise KeyError(
+            f"the layout has no masks for {count} pixels, only for {', '.join(layout)}: built for another size"
+        )
     if mask.shape[0] not in (batch, batch // 2) or (mask.shape[0] != batch and batch % 2):
-        raise ValueError(f"the layout is for {mask.shape[0]} images, the batch has {batch} rows: allowed are all or half")
+        raise ValueError(
+            f"the layout is for {mask.shape[0]} images, the batch has {batch} rows: allowed are all or half"
+        )
     return mask
 
 

@@ -13,9 +13,13 @@ from genaug_diffusion.config import DtypeName, TrainingOptions
 class MatchMaskOptions(Options):
     """Options of the generator ``matchmask``; defaults are the paper's unless the description says otherwise."""
 
-    base: str = Field("CompVis/stable-diffusion-v1-4", description="Shipped base, folder or Hub id (Stable Diffusion 1.x/2.x).")
+    base: str = Field(
+        "CompVis/stable-diffusion-v1-4", description="Shipped base, folder or Hub id (Stable Diffusion 1.x/2.x)."
+    )
     revision: str | None = Field(None, description="Hub branch, tag or commit of the base.")
-    adapter: str | None = Field(None, description="Folder of a trained adapter; absent: adapt on the labelled data first.")
+    adapter: str | None = Field(
+        None, description="Folder of a trained adapter; absent: adapt on the labelled data first."
+    )
     images_per_mask: int = Field(5, ge=1, description="K (paper: 5, also 3). Relative filtering needs 3 or more.")
     batch_size: int = Field(5, ge=1, description="Images sampled at once; guidance doubles it inside the UNet.")
     preset: Literal["plms", "fast", "ddim"] = Field(
@@ -23,7 +27,9 @@ class MatchMaskOptions(Options):
     )
     steps: int | None = Field(None, ge=1, description="Sampling steps; the preset's own by default.")
     guidance_scale: float = Field(2.0, ge=1, description="Classifier-free guidance s; 1 switches it off.")
-    resolution: int | None = Field(None, ge=8, multiple_of=8, description="Side in pixels; the base's own by default (512).")
+    resolution: int | None = Field(
+        None, ge=8, multiple_of=8, description="Side in pixels; the base's own by default (512)."
+    )
     size_mode: Literal["square", "keep_aspect"] = Field(
         "square", description="square distorts the aspect (paper); keep_aspect keeps it at the same area."
     )
@@ -37,19 +43,30 @@ class MatchMaskOptions(Options):
         "error", description="Ids without a name: an error, or no token and ignored pixels."
     )
     background: Literal["token", "global"] = Field(
-        "token", description="A class called 'background': bound to its pixels by its token, or no token for it (not stated)."
+        "token",
+        description="A class called 'background': bound to its pixels by its token, or no token for it (not stated).",
     )
     skip_no_foreground: bool = Field(False, description="Make no image for masks with nothing but background.")
     rank: int = Field(4, ge=1, description="LoRA rank r; lora_alpha = r.")
-    target_modules: str | None = Field(None, description="Regex of adapted layers, matched in full; the paper's 88 by default.")
-    alpha_pool: Literal["token", "mean"] = Field("token", description="Fusion weight per pixel (paper) or per image (ours).")
-    dtype: DtypeName = Field("auto", description="Of the frozen base: bfloat16 on CUDA, float32 elsewhere. Adapters train in float32.")
-    safety_checker: bool = Field(True, description="Use the base's safety checker if it has one; flagged images are dropped.")
+    target_modules: str | None = Field(
+        None, description="Regex of adapted layers, matched in full; the paper's 88 by default."
+    )
+    alpha_pool: Literal["token", "mean"] = Field(
+        "token", description="Fusion weight per pixel (paper) or per image (ours)."
+    )
+    dtype: DtypeName = Field(
+        "auto", description="Of the frozen base: bfloat16 on CUDA, float32 elsewhere. Adapters train in float32."
+    )
+    safety_checker: bool = Field(
+        True, description="Use the base's safety checker if it has one; flagged images are dropped."
+    )
     training: TrainingOptions = Field(default_factory=TrainingOptions, description="How the adapter is trained.")
 
     @model_validator(mode="after")
     def _batch_fits_training(self) -> MatchMaskOptions:
         micro = self.training.micro_batch_size
         if micro is not None and micro > self.training.batch_size:
-            raise ValueError(f"training.micro_batch_size {micro} is larger than training.batch_size {self.training.batch_size}")
+            raise ValueError(
+                f"training.micro_batch_size {micro} is larger than training.batch_size {self.training.batch_size}"
+            )
         return self

@@ -1,0 +1,110 @@
+"""From a mask to everything the UNet needs: prompt embedding, attention masks, and the mask that may supervise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from genaug.errors import SampleError
+from genaug.labels import LabelSpace
+from genaug.types import Mask
+from genaug_diffusion.layout import LayoutPrompt, build_layout_prompt, chunks_needed, layout_masks, tokenize_names
+from genaug_matchmask.config import MatchMaskOptions
+
+
+class LayoutConditioner:
+    """Turns masks into layout conditions for one base model and one class table.
+
+    Args:
+        pipe: A Stable Diffusion pipeline (tokenizer, text encoder, UNet).
+        labels: Class table; its names are the prompt.
+        options: `overflow`, `unknown_class`, `background` and `mask_downsample` are used.
+    """
+
+    def __init__(self, pipe: Any, labels: LabelSpace, options: MatchMaskOptions) -> None:
+        self.pipe, self.labels, self.options = pipe, labels, options
+        skip_background = options.background == "global"
+        self.names = {
+            i: n for i, n in labels.names.items() if not (skip_background and n.strip().lower() == "background")
+        }
+        self.tokens = tokenize_names(pipe.tokenizer, self.names)
+        self.chunks = chunks_needed(pipe.tokenizer, self.tokens) if options.overflow == "chunk" else 1
+        self.levels = len(pipe.unet.config.block_out_channels)
+        self._embeddings: dict[bytes, torch.Tensor] = {}
+
+    def prompt(self, mask: Mask, *, where: str) -> LayoutPrompt:
+        """Return the prompt of a mask uint8 ``[H, W]``.
+
+        Raises:
+            SampleError: The mask has an id without a name and ``unknown_class`` is ``error``.
+        """
+        ids, counts = np.unique(mask, return_counts=True)
+        areas = {int(i): int(c) for i, c in zip(ids, counts, strict=True) if i != self.labels.ignore_index}
+        unknown = sorted(areas.keys() - self.labels.names.keys())
+        if unknown and self.options.unknown_class == "error":
+            raise SampleError(
+                f"the mask has ids without a name: {unknown}",
+                where=where,
+                allowed=f"{list(self.labels.ids)} and the ignore index {self.labels.ignore_index}",
+                hint="Name them in labels, or set generator.unknown_class: ignore",
+            )
+        named = {i: a for i, a in areas.items() if i in self.names}
+        return build_layout_prompt(self.pipe.tokenizer, self.tokens, named, chunks=self.chunks)
+
+    def supervising(self, mask: Mask, prompt: LayoutPrompt) -> Mask:
+        """Return `mask` with every class that was not conditioned set to the ignore index."""
+        blind = [i for i in np.unique(mask) if int(i) not in self.labels.names or int(i) in prompt.dropped]
+        return np.where(np.isin(mask, blind), np.uint8(self.labels.ignore_index), mask)
+
+    def no_foreground(self, mask: Mask) -> bool:
+        """Return True if nothing but ignore and classes called "background" is in the mask."""
+        ids = [int(i) for i in np.unique(mask) if i != self.labels.ignore_index]
+        return all(self.labels.names.get(i, "").strip().lower() == "background" for i in ids)
+
+    @torch.no_grad()
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the text encoding ``[chunks * T, D]`` of token ids ``[chunks, T]``; computed once per prompt."""
+        key = input_ids.numpy().tobytes()
+        if key not in self._embeddings:
+            encoder = self.pipe.text_encoder
+            encoded = encoder(input_ids.to(encoder.device))[0]
+            self._embeddings[key] = encoded.flatten(0, 1).detach()
+        return self._embeddings[key]
+
+    def empty(self) -> torch.Tensor:
+        """Return the encoding of the empty prompt, as many chunks as every prompt has."""
+        none: dict[int, int] = {}
+        return self.embed(build_layout_prompt(self.pipe.tokenizer, self.tokens, none, chunks=self.chunks).input_ids)
+
+    def masks(
+        self, masks: Sequence[Mask], prompts: Sequence[LayoutPrompt], size: tuple[int, int], factor: int
+    ) -> dict[str, torch.Tensor]:
+        """Return the attention masks of all levels for images generated at `size`.
+
+        Args:
+            masks: One uint8 ``[H, W]`` per image, of any sizes; resized to `size` by nearest neighbour first, as
+                training does.
+            prompts: Their prompts.
+            size: ``(height, width)`` in pixels.
+            factor: Pixels per latent cell.
+        """
+        labels = torch.stack([resize_mask(mask, size) for mask in masks])
+        return layout_masks(
+            labels.to(self.pipe.unet.device),
+            torch.stack([p.token_class for p in prompts]).to(self.pipe.unet.device),
+            (size[0] // factor, size[1] // factor),
+            levels=self.levels,
+            downsample=self.options.mask_downsample,
+        )
+
+
+def resize_mask(mask: Mask, size: tuple[int, int]) -> torch.Tensor:
+    """Resize uint8 ``[H, W]`` to int64 ``size`` by nearest neighbour."""
+    tensor = torch.from_numpy(np.ascontiguousarray(mask))[None, None]
+    if mask.shape != size:
+        tensor = F.interpolate(tensor, size, mode="nearest")
+    return tensor[0, 0].long()

@@ -1,0 +1,206 @@
+"""Adapting on few labels: what `genaug adapt` does for MatchMask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from genaug.errors import AdapterError, SampleError
+from genaug.labels import LabelSpace
+from genaug.recipe import digest
+from genaug.rng import Rng
+from genaug.types import Sample
+from genaug_diffusion.base import unet_fingerprint
+from genaug_diffusion.curves import plot_losses
+from genaug_diffusion.images import generation_size
+from genaug_diffusion.training import AdapterTrainer, TrainingResult
+from genaug_matchmask.adapter import CRITICAL_LAYERS, LTAdapter
+from genaug_matchmask.checkpoint import read_config, save_adapter
+from genaug_matchmask.task import LayoutTask
+
+if TYPE_CHECKING:
+    from genaug_matchmask.generator import MatchMaskGenerator
+
+#: Options that decide the adapter; the others (K, sampler ...) may change without adapting again.
+_DECISIVE = (
+    "base", "revision", "resolution", "size_mode", "mask_downsample", "overflow", "unknown_class", "background", "rank",
+    "target_modules", "alpha_pool", "dtype", "training",
+)  # fmt: skip
+
+
+def training_key(generator: MatchMaskGenerator) -> str:
+    """Return a hash of every option that decides the adapter."""
+    options = generator.options.model_dump(mode="json")
+    return digest({key: options[key] for key in _DECISIVE})
+
+
+def is_adapted(generator: MatchMaskGenerator, folder: Path) -> bool:
+    """Return True if `folder` holds a finished adapter trained with the generator's options."""
+    try:
+        return bool(read_config(folder)["training"]["key"] == training_key(generator))
+    except AdapterError:
+        return False
+
+
+def adapt(
+    generator: MatchMaskGenerator, samples: Sequence[Sample], folder: Path, *, labels: LabelSpace, rng: Rng
+) -> Mapping[str, Any]:
+    """Train an LT-Adapter on `samples` and write it to `folder`.
+
+    The folder also gets ``training.json`` (losses), ``losses.png`` and ``previews/``. An interrupted call goes on from
+    its last checkpoint and ends with the same adapter.
+
+    Args:
+        generator: Names the base model and every option.
+        samples: Labelled samples.
+        folder: Adapter folder.
+        labels: Class table.
+        rng: Stream of this training.
+
+    Returns:
+        The training record that ``genaug_config.json`` holds too.
+    """
+    samples = [s for s in samples if s.mask is not None and (s.mask != labels.ignore_index).any()]
+    if not samples:
+        raise SampleError("no labelled pixel in any sample", where="adapt", allowed="at least one")
+    generator.load_base(labels)
+    options, pipe = generator.options, generator.pipe
+    train, held_out = split(len(samples), options.training.holdout, rng)
+    task = LayoutTask(
+        pipe,
+        generator.conditioner,
+        samples,
+        resolution=generator.resolution,
+        flips=options.training.flip_probability > 0,
+        scheduler=generator.training_scheduler,
+    )
+    adapter = LTAdapter(
+        pipe.unet,
+        rank=options.rank,
+        target_modules=options.target_modules or CRITICAL_LAYERS,
+        alpha_pool=options.alpha_pool,
+    )
+    adapter.initialize(rng.child("initialize"))
+    if options.training.gradient_checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+    try:
+        data = fingerprint(samples)
+        trainer = AdapterTrainer(
+            pipe.unet,
+            adapter.named_parameters(),
+            task,
+            options.training,
+            folder,
+            rng=rng,
+            identity=digest([data, unet_fingerprint(pipe.unet), training_key(generator)]),
+            train=train,
+            held_out=held_out,
+            on_checkpoint=_observer(generator, samples, folder, rng),
+        )
+        result = trainer.run()
+        record = _record(generator, result, samples=len(samples), held_out=len(held_out), data=data, rng=rng)
+        if trainer.accelerator.is_main_process:
+            save_adapter(
+                adapter, folder, base=options.base, revision=options.revision, about=_about(generator, labels, record)
+            )
+        trainer.accelerator.wait_for_everyone()
+    finally:
+        pipe.unet.disable_gradient_checkpointing()
+        adapter.detach()
+        pipe.unet.requires_grad_(False).eval()
+    return record
+
+
+def split(count: int, holdout: float, rng: Rng) -> tuple[list[int], list[int]]:
+    """Split example numbers into training and held out; at least one of each if `holdout` is positive."""
+    kept_out = math.ceil(count * holdout)
+    order = rng.child("holdout").numpy().permutation(count).tolist()
+    return sorted(order[kept_out:]), sorted(order[:kept_out])
+
+
+def fingerprint(samples: Sequence[Sample]) -> str:
+    """Return a hash of ids and pixels of labelled samples."""
+    sha = hashlib.sha256()
+    for sample in samples:
+        sha.update(sample.id.encode() + b"\0")
+        for array in (sample.image, sample.mask):
+            if array is not None:
+                sha.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def _record(generator: MatchMaskGenerator, result: TrainingResult, *, rng: Rng, **counts: Any) -> dict[str, Any]:
+    import diffusers
+    import peft
+
+    tail = result.losses[-100:]
+    return {
+        "key": training_key(generator),
+        **counts,
+        "steps": len(result.losses),
+        "best_step": result.best_step,
+        "stopped_early": result.stopped_early,
+        "final_loss": sum(tail) / len(tail),
+        "held_out_loss": min((loss for _, loss in result.validation), default=None),
+        "seed": rng.seed,
+        "options": generator.options.training.model_dump(mode="json"),
+        "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__, "peft": peft.__version__},
+    }
+
+
+def _about(generator: MatchMaskGenerator, labels: LabelSpace, record: Mapping[str, Any]) -> dict[str, Any]:
+    options = generator.options
+    return {
+        "labels": labels.to_dict(),
+        "prompt": "class names present, ascending id, joined by one space",
+        "resolution": generator.resolution,
+        "size_mode": options.size_mode,
+        "mask_downsample": options.mask_downsample,
+        "overflow": options.overflow,
+        "background": options.background,
+        "sampler": {"preset": options.preset, "steps": generator.steps, "guidance_scale": options.guidance_scale},
+        "training": dict(record),
+    }
+
+
+def _observer(
+    generator: MatchMaskGenerator, samples: Sequence[Sample], folder: Path, rng: Rng
+) -> Callable[[int, TrainingResult], None]:
+    shown = list(samples[: generator.options.training.preview_images])
+
+    def observe(step: int, result: TrainingResult) -> None:
+        curve = {"losses": [round(v, 6) for v in result.losses], "validation": result.validation}
+        temporary = folder / ".tmp-training.json"
+        temporary.write_text(json.dumps(curve), "utf-8")
+        temporary.replace(folder / "training.json")
+        plot_losses(result, folder / "losses.png")
+        if shown:
+            _preview(generator, shown, folder / "previews" / f"step_{step:06d}.png", rng)
+
+    return observe
+
+
+def _preview(generator: MatchMaskGenerator, samples: Sequence[Sample], path: Path, rng: Rng) -> None:
+    """Write rows of real image, mask and an image generated for the mask; its noise is the same at every checkpoint."""
+    from genaug_diffusion.curves import save_rows
+
+    labels, training = generator.conditioner.labels, generator.pipe.unet.training
+    generator.pipe.unet.eval()
+    rows = []
+    for sample in samples:
+        assert sample.mask is not None  # LayoutTask refuses samples without
+        assert sample.image is not None
+        prompt = generator.conditioner.prompt(sample.mask, where=f"sample {sample.id}")
+        size = generation_size(sample.size, generator.resolution, generator.options.size_mode)
+        seed = rng.child("preview", sample.id).integer()
+        images, _ = generator.sample_images([sample.mask], [prompt], size, [seed])
+        rows.append([sample.image, labels.colorize(sample.mask), images[0]])
+    generator.pipe.unet.train(training)
+    save_rows(rows, path)
