@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from genaug.types import Sample
+
+if TYPE_CHECKING:
+    from genaug.sources.survey import Survey
 
 
 class Source(ABC):
@@ -30,20 +34,37 @@ class Source(ABC):
             DataError: The files of this sample are not usable; says which and why.
         """
 
-    def check(self) -> list[str]:
-        """Read everything and return all problems, one line each with file names; empty when sound.
+    def survey(self) -> Survey:
+        """Read everything once; return all problems and the class statistics.
 
-        The default loads every sample and collects what `load` says.
+        The default loads every sample and collects what `load` says. Override it to tell equal problems together;
+        `check` follows.
         """
-        from genaug.errors import GenaugError
+        from tqdm import tqdm
 
-        problems = []
-        for sample_id in self.ids():
+        from genaug.errors import GenaugError
+        from genaug.sources.survey import Survey, count_ids
+
+        survey = Survey()
+        try:
+            ids = self.ids()
+        except GenaugError as error:
+            survey.problems.append(str(error))
+            return survey
+        survey.samples = len(ids)
+        for sample_id in tqdm(ids, desc="check", unit="sample", delay=1):
             try:
-                self.load(sample_id)
+                sample = self.load(sample_id)
             except GenaugError as error:
-                problems.append(str(error))
-        return problems
+                survey.problems.append(str(error))
+                continue
+            pixels = None if sample.mask is None else count_ids(sample.mask)
+            survey.add(image=sample.image is not None, size=sample.size, pixels=pixels)
+        return survey
+
+    def check(self) -> list[str]:
+        """Read everything and return all problems, one line each with file names; empty when sound."""
+        return self.survey().problems
 
     def __len__(self) -> int:
         return len(self.ids())

@@ -1,0 +1,221 @@
+"""The source ``folder``: images and masks in folders, joined by file stem or by a list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from genaug.errors import ConfigError, DataError, GenaugError, did_you_mean
+from genaug.labels import LabelSpace
+from genaug.sources.base import Source
+from genaug.sources.config import FolderOptions
+from genaug.sources.files import ColorTable, RefusedError, read_image, read_mask
+from genaug.sources.listing import Entry, Layout, Listing, list_samples
+from genaug.sources.survey import Finding, Survey, count_ids, listed, summarize
+from genaug.types import Image, Mask, Sample
+
+if TYPE_CHECKING:
+    from genaug.recipe import BuildContext
+
+_MANY_IDS = 8  # more foreign ids than this are told in one line: the mask holds something else than class ids
+
+
+@dataclass(slots=True)
+class _Read:
+    """What one entry's files hold; small enough to keep for every sample of a large folder."""
+
+    findings: list[Finding] = field(default_factory=list)
+    foreign: tuple[int, ...] = ()
+    size: tuple[int, int] | None = None
+    image: bool = False
+    pixels: NDArray[np.int64] | None = None
+
+
+class FolderSource(Source):
+    """Images and masks in folders.
+
+    Images are 8-bit RGB (8-bit gray with ``gray``). Masks are 8-bit gray or palette files whose stored numbers are
+    class ids; RGB masks need ``color_map`` and ``labels.colors``. Palette masks are read by index: converting them
+    to gray, as many readers do, changes ids 0, 1, 15 into 0, 38, 147. Anything else is refused with the reason:
+    16-bit files, transparency, 1-bit masks, JPEG masks, EXIF rotations, pictures above ``max_pixels``.
+
+    Without a list every file counts: an image without a mask, or a mask without an image, is a problem. With
+    ``labeled`` only the listed samples are looked at. A list holds a file stem, a path, or ``image mask`` (as
+    UniMatch writes it) per line; blank lines and lines starting with ``#`` do not count, and paths may start at the
+    folder or above it. Files whose name starts with a dot never count.
+
+    Args:
+        options: Where the files are and how they are read.
+        labels: Class table that masks are checked against.
+        root: Folder that the paths of `options` refer to.
+
+    Raises:
+        ConfigError: ``color_map`` without a colour for every class.
+    """
+
+    def __init__(self, options: FolderOptions, labels: LabelSpace, *, root: Path) -> None:
+        self.options, self.labels = options, labels
+        images, masks, labeled = (
+            None if value is None else root / Path(value).expanduser()
+            for value in (options.images, options.masks, options.labeled)
+        )
+        self.layout = Layout(
+            images, masks, labeled, options.image_suffixes, options.mask_suffix, options.recursive, root
+        )
+        self._colors: ColorTable | None = None
+        if options.color_map:
+            bare = [f"{i} ({labels.names[i]})" for i in labels.ids if i not in labels.colors]
+            if bare:
+                raise ConfigError(
+                    f"no colour for {listed(bare)}",
+                    where="labels.colors",
+                    allowed="[r, g, b] for every class, since data.color_map is set",
+                )
+            self._colors = ColorTable(labels.colors)
+
+    @classmethod
+    def from_config(cls, options: FolderOptions, context: BuildContext) -> FolderSource:
+        """Build from a recipe."""
+        return cls(options, context.labels, root=context.root)
+
+    @cached_property
+    def _listing(self) -> Listing:
+        return list_samples(self.layout)
+
+    def ids(self) -> Sequence[str]:
+        """Return the ids in the order of the list, else sorted; no picture is opened."""
+        return tuple(self._listing.entries)
+
+    def load(self, sample_id: str) -> Sample:
+        """Read one sample; ``meta`` holds the file names relative to the recipe."""
+        try:
+            entry = self._listing.entries[sample_id]
+        except KeyError:
+            hint = did_you_mean(sample_id, self._listing.entries)
+            raise DataError(f"no sample is called {sample_id!r}", where="data", hint=hint) from None
+        image, mask, read = self._read(entry)
+        if read.foreign:
+            ids = ", ".join(map(str, read.foreign[:_MANY_IDS])) + (" ..." if len(read.foreign) > _MANY_IDS else "")
+            read.findings.append(Finding(f"the mask has ids outside the class table ({ids})", self._name(entry.mask)))
+        if read.findings:
+            first = read.findings[0]
+            raise DataError(f"{first.subject}: {first.what}", where=f"sample {sample_id}", hint=first.hint or None)
+        files = {"image_file": entry.image, "mask_file": entry.mask}
+        return Sample(sample_id, image, mask, {key: self._name(path) for key, path in files.items() if path})
+
+    def survey(self) -> Survey:
+        """Read every file once, in threads, and tell equal problems together."""
+        survey = Survey()
+        try:
+            listing = self._listing
+        except GenaugError as error:
+            survey.problems.append(str(error))
+            return survey
+        entries = list(listing.entries.values())
+        survey.samples = len(entries)
+        findings, foreign = list(listing.findings), dict[int, list[str]]()
+        # Threads overlap the waiting for files (network folders above all); processes would cost a start each.
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            results = pool.map(lambda entry: self._read(entry, missing=False)[2], entries)
+            for entry, read in tqdm(zip(entries, results, strict=True), "check", len(entries), unit="sample", delay=1):
+                findings += read.findings
+                for class_id in read.foreign:
+                    foreign.setdefault(class_id, []).append(self._name(entry.mask))
+                survey.add(image=read.image, size=read.size, pixels=read.pixels)
+        survey.problems = summarize(findings) + self._foreign_lines(foreign) + self._binary_lines(survey)
+        return survey
+
+    # ------------------------------------------------------------------ one sample
+
+    def _read(self, entry: Entry, *, missing: bool = True) -> tuple[Image | None, Mask | None, _Read]:
+        """Read the files of one sample.
+
+        Args:
+            entry: Its files.
+            missing: Report missing files; a survey has them from the listing already.
+        """
+        read, options = _Read(), self.options
+        image: Image | None = None
+        mask: Mask | None = None
+        if entry.image is not None and (missing or entry.image.is_file()):
+            try:
+                name = self._name(entry.image)
+                image = read_image(entry.image, name=name, gray=options.gray, max_pixels=options.max_pixels)
+                read.image, read.size = True, image.shape[:2]
+            except RefusedError as error:
+                read.findings.append(error.finding)
+        if entry.mask is not None and (missing or entry.mask.is_file()):
+            try:
+                name = self._name(entry.mask)
+                mask = read_mask(entry.mask, name=name, colors=self._colors, max_pixels=options.max_pixels)
+                read.size, read.pixels = mask.shape, count_ids(mask)
+                known = {*self.labels.ids, self.labels.ignore_index}
+                read.foreign = tuple(int(i) for i in np.flatnonzero(read.pixels) if int(i) not in known)
+            except RefusedError as error:
+                read.findings.append(error.finding)
+        if image is not None and mask is not None and image.shape[:2] != mask.shape:
+            sizes = f"{entry.id} (image {_size(image.shape)}, mask {_size(mask.shape)})"
+            hint = "Resize masks with nearest neighbour only, or find the right files"
+            read.findings.append(Finding("image and mask differ in size (width x height)", sizes, hint))
+        if missing:
+            wanted = (("image", self.layout.images, entry.image), ("mask", self.layout.masks, entry.mask))
+            absent = [kind for kind, folder, path in wanted if folder is not None and path is None]
+            read.findings += [Finding(f"there is no {kind} file", entry.id) for kind in absent]
+        return image, mask, read
+
+    def _name(self, path: Path | None) -> str:
+        return "" if path is None else self.layout.name(path)
+
+    # ------------------------------------------------------------------ all samples
+
+    def _foreign_lines(self, foreign: dict[int, list[str]]) -> list[str]:
+        allowed = f"Allowed: {_ranges(self.labels.ids)} and the ignore index {self.labels.ignore_index}."
+        if len(foreign) > _MANY_IDS:
+            files = sorted({name for names in foreign.values() for name in names})
+            return [
+                f"the masks hold {len(foreign)} ids outside the class table ({_ranges(sorted(foreign))}) in "
+                f"{len(files)}x: {listed(files)}. {allowed} So many ids come from blended edges, instance numbers or "
+                "pictures that are no masks."
+            ]
+        lines = [
+            f"id {class_id} is not in the class table, but in {len(names)}x: {listed(names)}. {allowed}"
+            for class_id, names in sorted(foreign.items())
+        ]
+        if set(foreign) == {255} and len(self.labels.ids) > 1:
+            lines[-1] += " If 255 means the foreground, make it a class: names {0: ..., 255: ...}, ignore_index 254."
+        return lines
+
+    def _binary_lines(self, survey: Survey) -> list[str]:
+        """Catch black-and-white masks, whose white is the foreground and not the ignore index it collides with."""
+        if survey.ids != (0, 255) or self.labels.ignore_index != 255 or len(self.labels.ids) < 2:
+            return []
+        share = survey.pixels[255] / survey.pixels.sum()
+        return [
+            f"the masks hold 0 and 255 only, and 255 ({share:.0%} of the pixels) is the ignore index: every pixel of "
+            "it would be left out of training, and one class would remain. If 255 means the foreground, make it a "
+            "class: names {0: ..., 255: ...}, ignore_index 254."
+        ]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
+
+
+def _ranges(ids: Sequence[int]) -> str:
+    """Return ids as ``'0-10, 12'``."""
+    parts: list[list[int]] = []
+    for number in ids:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
