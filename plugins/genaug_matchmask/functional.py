@@ -58,7 +58,9 @@ def _vote(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ~best.astype(np.uint8)
 
 
-def relative_filter(predictions: NDArray[np.uint8], mask: Mask, ignore_index: int) -> NDArray[np.uint8]:
+def relative_filter(
+    predictions: NDArray[np.uint8], mask: Mask, ignore_index: int, *, winner: Mask | None = None
+) -> NDArray[np.uint8]:
     """Ignore the pixels of each image whose prediction differs from the majority (MatchMask, eq. 8).
 
     Predictions are compared with one another and never with `mask`: what all K images show, right or wrong,
@@ -69,6 +71,7 @@ def relative_filter(predictions: NDArray[np.uint8], mask: Mask, ignore_index: in
         mask: uint8 ``[H, W]`` the mask they were made from, or ``[K, H, W]`` where the K masks already
             differ in ignored pixels.
         ignore_index: Id that means "do not train here".
+        winner: ``majority(predictions)`` if the caller has it already.
 
     Returns:
         uint8 ``[K, H, W]``: `mask` with more pixels set to `ignore_index`.
@@ -82,7 +85,7 @@ def relative_filter(predictions: NDArray[np.uint8], mask: Mask, ignore_index: in
             where="relative filter",
             allowed=f"uint8 of the predictions' shape {predictions.shape} or {predictions.shape[1:]}",
         )
-    agrees = predictions == majority(predictions)
+    agrees = predictions == (majority(predictions) if winner is None else winner)
     return np.where(agrees, mask, np.uint8(ignore_index))
 
 
