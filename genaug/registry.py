@@ -91,12 +91,11 @@ class Registry:
         if disabled:
             return
         try:
-            module = entry.load()
-            components, recipes = self._collect(module, record.name)
-        except Exception as error:
+            # Two distributions may call their entry points alike; together with the distribution names are unique.
+            components, recipes = self._collect(entry.load(), f"{record.distribution}:{record.name}")
+        except (Exception, SystemExit) as error:  # scripts taken for plugins call sys.exit() at import
             self._broken(record, error)
             return
-        # Clashes are checked before anything of this plugin is kept: a refused plugin leaves no trace.
         for component in components:
             self._claim(component.kind, component.name, record, component)
         for name, path in recipes.items():
@@ -104,9 +103,9 @@ class Registry:
         record.components, record.recipes = components, recipes
 
     def _collect(self, module: ModuleType, name: str) -> tuple[list[Component], dict[str, str]]:
-        self._manager.register(module, name)
         try:
-            self._check_misspelt(module)
+            self._manager.register(module, name)
+            self._check_hooks(module)
             components: list[Component] = []
             recipes: dict[str, str] = {}
             hooks = self._manager.subset_hook_caller("genaug_components", self._others(module))
@@ -126,14 +125,17 @@ class Registry:
         return [p for p in self._manager.get_plugins() if p is not module]
 
     @staticmethod
-    def _check_misspelt(module: ModuleType) -> None:
+    def _check_hooks(module: ModuleType) -> None:
+        """Refuse what pluggy passes over in silence: hooks that do not exist, and hooks without their mark."""
         known = {n for n in dir(hookspecs) if n.startswith("genaug_")}
-        marked = [n for n, v in vars(module).items() if hasattr(v, "genaug_impl")]
-        for name in marked:
+        found = [n for n, v in vars(module).items() if hasattr(v, f"{GROUP}_impl")]
+        for name in found:
             if name not in known:
                 raise PluginError(f"hook {name!r} does not exist", hint=did_you_mean(name, known))
+        for name in known.intersection(vars(module)).difference(found):
+            raise PluginError(f"{name} is not marked as a hook", hint="Put @genaug.hookimpl above it")
 
-    def _broken(self, record: PluginRecord, error: Exception) -> None:
+    def _broken(self, record: PluginRecord, error: BaseException) -> None:
         record.error = f"{type(error).__name__}: {error}"
         if self.strict:
             raise PluginError(record.error, where=f"plugin {record.name} ({record.distribution})") from error
@@ -198,7 +200,7 @@ class Registry:
             PluginError: The target does not exist.
         """
         for module in component.requires:
-            if importlib.util.find_spec(module) is None:
+            if not is_installed(module):
                 where = f"{component.kind} {component.name}"
                 if component.extra:
                     raise missing_dependency(module, component.extra, where=where)
@@ -214,8 +216,9 @@ class Registry:
         module, _, attribute = target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise PluginError(str(error), where=f"{component.kind} {component.name} -> {target}") from error
+        except Exception as error:  # whatever a foreign module raises at import
+            what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+            raise PluginError(what, where=f"{component.kind} {component.name} -> {target}") from error
 
     # ------------------------------------------------------------------ observers
 
@@ -227,6 +230,14 @@ class Registry:
                 caller(stage=stage, report=report)
             except Exception:
                 log.exception("plugin %s failed in genaug_stage_finished(%s)", plugin, stage)
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a module can be found, without importing more than its parents."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # the parent is missing; or a stand-in without a spec sits in sys.modules
+        return False
 
 
 @cache

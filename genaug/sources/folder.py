@@ -183,8 +183,8 @@ class FolderSource(Source):
             files = sorted({name for names in foreign.values() for name in names})
             return [
                 f"the masks hold {len(foreign)} ids outside the class table ({_ranges(sorted(foreign))}) in "
-                f"{len(files)}x: {listed(files)}. {allowed} So many ids come from blended edges, instance numbers or "
-                "pictures that are no masks."
+                f"{len(files)}x: {listed(files)}. {allowed} If they are classes, name them in labels; blended edges, "
+                "instance numbers and photographs look like this too."
             ]
         lines = [
             f"id {class_id} is not in the class table, but in {len(names)}x: {listed(names)}. {allowed}"
