@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genaug.errors import ConfigError, did_you_mean
+from genaug.errors import ConfigError, PluginError, did_you_mean
 from genaug.registry import Registry
 
 
@@ -79,14 +80,22 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    result: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        line = f"line {key_node.start_mark.line + 1}"
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=True)
-        if key in result:
-            line = key_node.start_mark.line + 1
-            raise ConfigError(f"key {key!r} appears twice", where=f"line {line}", hint="Keep one of them")
-        result[key] = loader.construct_object(value_node, deep=True)
-    return result
+        if isinstance(key, list | dict):
+            raise ConfigError("a list or table as a key", where=line, allowed="plain text or a number")
+        if key in seen:
+            raise ConfigError(f"key {key!r} appears twice", where=line, hint="Keep one of them")
+        seen.add(key)
+    loader.flatten_mapping(node)  # resolves '<<: *anchor'; the table's own keys come last and win
+    return {
+        loader.construct_object(key_node, deep=True): loader.construct_object(value_node, deep=True)
+        for key_node, value_node in node.value
+    }
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -106,12 +115,19 @@ def parse(text: str, suffix: str, *, where: str) -> dict[str, Any]:
         else:
             data = yaml.load(text, Loader=_UniqueKeyLoader)
     except ConfigError as error:
-        raise ConfigError(error.found, where=f"{where}, {error.where}", hint=error.hint) from None
+        raise ConfigError(
+            error.found, where=f"{where}, {error.where}", allowed=error.allowed, hint=error.hint
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        raise ConfigError(f"cannot be parsed: {error.problem}", where=place) from error
     except (yaml.YAMLError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         raise ConfigError(f"cannot be parsed: {error}", where=where) from error
     if not isinstance(data, dict):
         raise ConfigError(f"holds a {type(data).__name__}", where=where, allowed="a table of recipe keys")
-    return data
+    table: dict[str, Any] = plain(data, where=where)
+    return table
 
 
 def read_recipe(source: str | Path | Mapping[str, Any], registry: Registry) -> tuple[dict[str, Any], Path]:
@@ -125,7 +141,7 @@ def read_recipe(source: str | Path | Mapping[str, Any], registry: Registry) -> t
         The merged table (key ``extends`` resolved) and the folder that relative paths refer to.
     """
     if isinstance(source, Mapping):
-        data, root = json.loads(json.dumps(_text_keys(source))), Path()
+        data, root = plain(source, where="recipe"), Path()
     else:
         path = Path(source)
         if path.suffix.lower() in {".yaml", ".yml", ".toml", ".json"}:
@@ -134,6 +150,8 @@ def read_recipe(source: str | Path | Mapping[str, Any], registry: Registry) -> t
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"cannot be read: {error}", where=str(path), hint="Name a recipe file") from error
             data, root = parse(text, path.suffix.lower(), where=str(path)), path.parent
+        elif path.exists() or len(path.parts) > 1:
+            raise ConfigError(f"{path} is no recipe", allowed="a .yaml, .yml, .toml or .json file, or a ready recipe")
         else:
             data, root = _ready_recipe(str(source), registry), Path()
     base_name = data.pop("extends", None)
@@ -144,20 +162,39 @@ def read_recipe(source: str | Path | Mapping[str, Any], registry: Registry) -> t
     return merge(_ready_recipe(base_name, registry), data), root
 
 
-def _ready_recipe(name: str, registry: Registry) -> dict[str, Any]:
+def _ready_recipe(name: str, registry: Registry, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    if name in below:
+        raise ConfigError(f"{' extends '.join((*below, name))}", where="extends", hint="Break the circle")
     package, _, inside = registry.recipe_path(name).partition(":")
-    text = resources.files(package).joinpath(inside).read_text("utf-8")
+    try:
+        text = resources.files(package).joinpath(inside).read_text("utf-8")
+    except (ImportError, OSError) as error:
+        raise PluginError(f"its file {package}:{inside} cannot be read: {error}", where=f"recipe {name}") from error
     data = parse(text, Path(inside).suffix, where=f"recipe {name}")
     parent = data.pop("extends", None)
-    return data if parent is None else merge(_ready_recipe(parent, registry), data)
+    return data if parent is None else merge(_ready_recipe(parent, registry, (*below, name)), data)
 
 
-def _text_keys(value: Any) -> Any:
+def plain(value: Any, *, where: str) -> Any:
+    """Return `value` as JSON has it: keys and paths as text, tuples as lists, dates as they were written.
+
+    Raises:
+        ConfigError: Two keys with equal text, or an object that JSON has no form for.
+    """
     if isinstance(value, Mapping):
-        return {str(k): _text_keys(v) for k, v in value.items()}
+        table: dict[str, Any] = {}
+        for key, item in value.items():
+            if str(key) in table:
+                raise ConfigError(f"key {str(key)!r} appears twice", where=where, hint="Keep one of them")
+            table[str(key)] = plain(item, where=f"{where}: {key}")
+        return table
     if isinstance(value, list | tuple):
-        return [_text_keys(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
+        return [plain(item, where=where) for item in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, PurePath | datetime.date | datetime.time):
+        return str(value)
+    raise ConfigError(f"a {type(value).__name__}", where=where, allowed="text, numbers, true, false, lists and tables")
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,12 +222,17 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
     Raises:
         ConfigError: Not an assignment, or a key below something that is not a table.
     """
-    result: dict[str, Any] = json.loads(json.dumps(_text_keys(data)))
+    result: dict[str, Any] = plain(data, where="recipe")
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ConfigError(f"{assignment!r}", where="command line", allowed="key=value, e.g. generator.steps=20")
-        _assign(result, key.split("."), yaml.safe_load(text), assignment)
+        try:
+            value = plain(yaml.load(text, Loader=_UniqueKeyLoader), where=key)
+        except yaml.YAMLError as error:
+            hint = "Quote text that holds brackets, braces or colons"
+            raise ConfigError(f"the value of {assignment!r} is no YAML", where="command line", hint=hint) from error
+        _assign(result, key.split("."), value, assignment)
     return result
 
 
@@ -230,11 +272,38 @@ def validate(model: type[BaseModel], data: Any, *, where: str = "") -> Any:
 def _sentence(error: ValidationError, model: type[BaseModel], where: str) -> str:
     lines = []
     for item in error.errors(include_url=False):
-        key = ".".join([where, *map(str, item["loc"])]).strip(".") or "recipe"
-        text = f"{key}: {item['msg']}"
+        *parents, last = item["loc"] or ("",)
+        key = ".".join([where, *map(str, item["loc"])]).strip(".") or where or "recipe"
+        owner = _model_at(model, parents)
+        described = owner.model_fields.get(str(last)) if owner is not None else None
         if item["type"] == "extra_forbidden":
-            text = f"{key}: unknown key. {did_you_mean(str(item['loc'][-1]), model.model_fields)}"
-        elif item["type"] != "missing":
-            text += f" (found {item['input']!r})"
-        lines.append(text)
+            text = f"unknown key. {did_you_mean(str(last), owner.model_fields if owner is not None else ())}"
+        elif item["type"] == "missing":
+            text = "is missing" + (f". {described.description}" if described and described.description else "")
+        elif item["type"] == "value_error":
+            text = str(item["ctx"]["error"])
+        elif item["type"] in ("model_type", "model_attributes_type"):
+            text = f"found {item['input']!r} where a table of keys belongs"
+        else:
+            text = f"{item['msg']} (found {item['input']!r})"
+        lines.append(f"{key}: {text.rstrip('.')}")
     return "; ".join(lines)
+
+
+def _model_at(model: type[BaseModel], keys: Sequence[str | int]) -> type[BaseModel] | None:
+    """Return the model that the table under `keys` is validated by, None where it is not a single model."""
+    for key in keys:
+        if isinstance(key, int):  # an item of a tuple: `model` is what its items are validated by already
+            continue
+        field = model.model_fields.get(key)
+        models = [] if field is None else _models_in(field.annotation)
+        if len(models) != 1:
+            return None
+        model = models[0]
+    return model
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

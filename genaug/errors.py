@@ -25,7 +25,7 @@ class GenaugError(Exception):
             parts.append(f"Allowed: {allowed}")
         if hint:
             parts.append(hint)
-        super().__init__(". ".join(part.rstrip(".") for part in parts) + ".")
+        super().__init__(" ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts))
 
 
 class ConfigError(GenaugError, ValueError):
@@ -63,6 +63,8 @@ class DataError(GenaugError, ValueError):
     ) -> None:
         self.problems = tuple(problems)
         listing = "".join(f"\n  - {problem}" for problem in self.problems)
+        if listing and hint:
+            hint = f"\n{hint}"
         super().__init__(found + listing, where=where, hint=hint)
 
 

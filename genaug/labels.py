@@ -56,7 +56,10 @@ class LabelSpace:
         for class_id, name in self.names.items():
             _check_id(class_id, "labels.names")
             if not isinstance(name, str) or not name.strip():
-                raise ConfigError(f"class {class_id} is called {name!r}", where="labels.names", allowed="a name")
+                hint = "Quote it: YAML reads on, off, yes and no as true and false" if isinstance(name, bool) else None
+                raise ConfigError(
+                    f"class {class_id} is called {name!r}", where="labels.names", allowed="a name", hint=hint
+                )
         _check_id(self.ignore_index, "labels.ignore_index")
         if self.ignore_index in self.names:
             raise ConfigError(
@@ -66,12 +69,13 @@ class LabelSpace:
                 hint="Binary masks stored as 0 and 255 need another ignore index, e.g. 254",
             )
         seen: dict[Any, int] = {}
-        for class_id, color in ((i, tuple(c)) for i, c in self.colors.items()):
+        for class_id, value in self.colors.items():
             if class_id not in self.names and class_id != self.ignore_index:
                 raise ConfigError(f"a colour for id {class_id}, which has no name", where="labels.colors")
+            color = tuple(value) if isinstance(value, list | tuple) else ()
             if len(color) != 3 or any(not isinstance(v, int) or not 0 <= v <= 255 for v in color):
                 raise ConfigError(
-                    f"colour {color!r} of id {class_id}", where="labels.colors", allowed="[r, g, b] of 0..255"
+                    f"colour {value!r} of id {class_id}", where="labels.colors", allowed="[r, g, b] of 0..255"
                 )
             if color in seen:
                 raise ConfigError(f"ids {seen[color]} and {class_id} share {color}", where="labels.colors")
@@ -121,13 +125,13 @@ class LabelSpace:
             return value
         if isinstance(value, str):
             return cls._from_name(value, root)
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping | list):
             raise ConfigError(
                 f"a {type(value).__name__}",
                 where="labels",
                 allowed="a set's name, a file, or a table of id: name",
             )
-        if "names" not in value:
+        if isinstance(value, list) or "names" not in value:
             return cls(_int_keys(value, "labels"))
         unknown = set(value) - {"names", "ignore_index", "colors"}
         if unknown:
@@ -142,11 +146,7 @@ class LabelSpace:
             if isinstance(names, str)
             else cls(_int_keys(names, "labels.names"), ignore_index=_free_id(names))
         )
-        colors = (
-            {i: tuple(c) for i, c in _int_keys(value["colors"], "labels.colors").items()}
-            if "colors" in value
-            else base.colors
-        )
+        colors = _int_keys(value["colors"], "labels.colors") if "colors" in value else base.colors
         ignore = value.get("ignore_index", base.ignore_index if isinstance(names, str) else 255)
         return cls(base.names, ignore, colors)
 
@@ -157,7 +157,14 @@ class LabelSpace:
             return cls.from_config(yaml.safe_load(text))
         path = (root or Path()) / name
         if path.suffix.lower() in {".yaml", ".yml", ".json"}:
-            return cls.from_config(_read_table(path), root=path.parent)
+            table = _read_table(path)
+            if isinstance(table, str):  # a file that names another one, perhaps itself
+                raise ConfigError(f"holds the text {table!r}", where=str(path), allowed="a table of id: name")
+            try:
+                return cls.from_config(table, root=path.parent)
+            except ConfigError as error:
+                where = f"{path}, {error.where}"
+                raise ConfigError(error.found, where=where, allowed=error.allowed, hint=error.hint) from None
         raise ConfigError(
             f"no class table is called {name!r}",
             where="labels",

@@ -53,8 +53,8 @@ class BuildContext:
     adaptables: list[tuple[str, Adaptable]] = field(default_factory=list)
 
     def path(self, value: str) -> Path:
-        """Resolve a path of the recipe."""
-        return self.root / value
+        """Resolve a path of the recipe: relative to `root`, ``~`` is the home folder."""
+        return self.root / Path(value).expanduser()
 
     def build(self, kind: str, use: str, options: Mapping[str, Any], *, where: str) -> Any:
         """Build a component, or return the one already built from equal options.
@@ -142,7 +142,7 @@ class Recipe:
     @property
     def output(self) -> Path:
         """Folder of the sample store."""
-        return self.root / self.config.output
+        return self.root / Path(self.config.output).expanduser()
 
     def context(self, *, device: str = "cpu") -> BuildContext:
         """Return a fresh context to build components in."""
