@@ -43,6 +43,10 @@ class PluginError(GenaugError, ImportError):
     """A plugin could not be loaded, or two plugins clash."""
 
 
+class PluginWarning(UserWarning):
+    """A plugin could not be loaded; everything else goes on without it."""
+
+
 class MissingDependencyError(GenaugError, ImportError):
     """A library that an extra brings is not installed; the message ends with the pip command."""
 

@@ -86,7 +86,7 @@ class Generator(ABC):
     #: Number of samples the engine asks for per condition (K).
     samples_per_condition: int = 1
 
-    def prepare(self, labels: LabelSpace, *, device: str = "cpu") -> None:
+    def prepare(self, labels: LabelSpace, *, device: str = "cpu") -> None:  # noqa: B027  (optional to override)
         """Load models. Called once, before the first `generate`; the default does nothing."""
 
     def describe(self) -> Mapping[str, Any]:
@@ -150,7 +150,7 @@ class Generator(ABC):
 class Filter(ABC):
     """Judges all samples made from one condition together. Subclasses implement `_judge`."""
 
-    def prepare(self, context: FilterContext) -> None:
+    def prepare(self, context: FilterContext) -> None:  # noqa: B027  (optional to override)
         """Look at real samples and conditions before judging; the default does nothing."""
 
     def judge(self, group: Group, labels: LabelSpace) -> list[Verdict]:

@@ -115,7 +115,12 @@ def check_options(
             raise ConfigError(f"unknown key {sorted(options)[0]!r}", where=where, allowed=f"{use} takes no options")
         return {}, None
     checked = validate(model, dict(options), where=where)
-    return checked.model_dump(mode="json"), checked
+    table = checked.model_dump(mode="json")
+    nested = table.get("predictor")
+    if isinstance(nested, dict) and "use" in nested:  # what `BuildContext.predictor` will build, hours later
+        inner = {key: value for key, value in nested.items() if key != "use"}
+        check_options(registry, "predictor", str(nested["use"]), inner, where=f"{where}.predictor")
+    return table, checked
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from genaug.component import Component
 from genaug.errors import (
     MissingDependencyError,
     PluginError,
+    PluginWarning,
     UnknownComponentError,
     did_you_mean,
     missing_dependency,
@@ -141,7 +142,8 @@ class Registry:
             raise PluginError(record.error, where=f"plugin {record.name} ({record.distribution})") from error
         warnings.warn(
             f"genaug plugin {record.name!r} ({record.distribution} {record.version}) could not be loaded: "
-            f"{record.error} Run 'genaug plugins' for the list.",
+            f"{record.error.rstrip('.')}. Run 'genaug plugins' for the list.",
+            PluginWarning,
             stacklevel=4,
         )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import click
 
 from genaug import __version__
-from genaug.errors import GenaugError, did_you_mean
+from genaug.errors import GenaugError, PluginWarning, did_you_mean
 
 # verb -> (module:command, one line for the help). The order is the order of a project.
 VERBS = {
@@ -97,6 +98,14 @@ def group(ctx: click.Context, debug: bool) -> None:
     ctx.meta[_DEBUG] = debug
 
 
+def _format_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> str:
+    """Write genaug's own warnings in one line; where in genaug they were raised helps nobody at a terminal."""
+    if issubclass(category, PluginWarning):
+        return f"genaug: warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
 def main() -> None:
     """Run the command line."""
+    warnings.formatwarning = _format_warning
     sys.exit(group.main(prog_name="genaug"))

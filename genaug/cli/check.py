@@ -1,0 +1,123 @@
+"""``genaug check``: a recipe and all of its data, every problem at once, without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from genaug.labels import LabelSpace
+    from genaug.recipe import Recipe
+    from genaug.sources.survey import Survey
+
+
+def inspect(recipe: Recipe) -> dict[str, Any]:
+    """Read the data of a recipe completely and return what was found as JSON-like data."""
+    context = recipe.context()
+    report: dict[str, Any] = {
+        "recipe": recipe.config.name,
+        "data": summarize(recipe.source(context).survey(), recipe.labels),
+        "conditions": None,
+        "notes": _missing_libraries(recipe),
+    }
+    if recipe.config.conditions is not None:
+        report["conditions"] = summarize(recipe.conditions(context).survey(), recipe.labels)
+    report["ok"] = not any(part["problems"] for part in (report["data"], report["conditions"]) if part)
+    return report
+
+
+def summarize(survey: Survey, labels: LabelSpace) -> dict[str, Any]:
+    """Return the problems and the class table of one source as JSON-like data.
+
+    Shares are of the pixels that are not ignored, ``ignored_share`` is of all; None without masks.
+    """
+    ignored = int(survey.pixels[labels.ignore_index])
+    total = int(survey.pixels.sum())
+    classes = [
+        {
+            "id": i,
+            "name": labels.names[i],
+            "pixels": int(survey.pixels[i]),
+            "share": int(survey.pixels[i]) / (total - ignored) if total > ignored else 0.0,
+            "masks": int(survey.masks_with[i]),
+        }
+        for i in labels.ids
+    ]
+    return {
+        "problems": survey.problems,
+        "samples": survey.samples,
+        "images": survey.images,
+        "masks": survey.masks,
+        "sizes": {f"{w}x{h}": count for (h, w), count in survey.sizes.most_common()},
+        "classes": classes,
+        "missing_classes": [c["id"] for c in classes if survey.masks and not c["masks"]],
+        "ignored_share": ignored / total if total else None,
+    }
+
+
+def _missing_libraries(recipe: Recipe) -> list[str]:
+    """Name libraries that the recipe's components need and this machine lacks; data can be checked all the same."""
+    from genaug.registry import is_installed
+
+    parts = [("generator", recipe.config.generator.use), *(("filter", part.use) for part in recipe.config.filters)]
+    notes = []
+    for kind, use in dict.fromkeys(parts):
+        component = recipe.registry.component(kind, use)
+        missing = [module for module in component.requires if not is_installed(module)]
+        if missing:
+            command = f"genaug[{component.extra}]" if component.extra else " ".join(missing)
+            notes.append(f"{kind} {use} needs {', '.join(missing)} to run: pip install '{command}'")
+    return notes
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    for part in ("data", "conditions"):
+        if report[part] is not None:
+            yield from _part_lines(part, report[part])
+    yield from (f"note: {note}" for note in report["notes"])
+    yield "The recipe and its data are sound." if report["ok"] else "There are problems; genaug changes no file."
+
+
+def _part_lines(title: str, part: dict[str, Any]) -> Iterator[str]:
+    sizes = list(part["sizes"].items())
+    shown = ", ".join(f"{size} ({count})" for size, count in sizes[:3])
+    more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
+    counts = f"{part['samples']} samples, {part['images']} images, {part['masks']} masks"
+    yield f"{title}: {counts}" + (f"; width x height: {shown}{more}" if sizes else "")
+    if part["masks"]:
+        yield from _class_lines(part)
+    if part["problems"]:
+        yield f"problems ({len(part['problems'])}):"
+        yield from (f"  - {problem}" for problem in part["problems"])
+    yield ""
+
+
+def _class_lines(part: dict[str, Any]) -> Iterator[str]:
+    width = max(len(c["name"]) for c in part["classes"])
+    yield f"  {'id':>3}  {'class':<{width}}  {'pixels':>8}  {'masks':>7}"
+    for c in part["classes"]:
+        missing = "" if c["masks"] else "  never occurs"
+        yield f"  {c['id']:>3}  {c['name']:<{width}}  {c['share']:>8.2%}  {c['masks']:>7}{missing}"
+    yield f"  {part['ignored_share']:.2%} of all pixels are ignored"
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(ctx: click.Context, recipe: str, overrides: Sequence[str], as_json: bool) -> None:
+    """Validate RECIPE and read all of its data, listing every problem.
+
+    RECIPE is a file or the name of a ready recipe; KEY=VALUE changes one of its keys, e.g. generator.batch_size=2.
+    Exit code 1 when the data have problems.
+    """
+    from genaug.recipe import load_recipe
+
+    report = inspect(load_recipe(recipe, overrides))
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+    if not report["ok"]:
+        ctx.exit(1)
