@@ -187,6 +187,7 @@ class Registry:
             hint = did_you_mean(name, self.names(kind))
             broken = [f"{p.name} ({p.error})" for p in self.plugins if p.error]
             if broken:
+                hint += "" if hint.endswith("?") else "."
                 hint += f" Plugins that could not be loaded: {'; '.join(broken)}"
             raise UnknownComponentError(f"no {kind} is called {name!r}", where=where, hint=hint) from None
 

@@ -98,7 +98,13 @@ def group(ctx: click.Context, debug: bool) -> None:
     ctx.meta[_DEBUG] = debug
 
 
-def _format_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> str:
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,  # noqa: ARG001  (the standard library's signature)
+) -> str:
     """Write genaug's own warnings in one line; where in genaug they were raised helps nobody at a terminal."""
     if issubclass(category, PluginWarning):
         return f"genaug: warning: {message}\n"
