@@ -1,0 +1,353 @@
+"""Train genaug-tiny from nothing: render scenes, train the VAE, cache latents, train the UNet, export.
+
+    nice -n 19 python benchmarks/train_tiny.py --run-dir RUNS --out plugins/genaug_tiny/model
+
+Every stage writes its result with write-then-rename and is skipped when that result is there; `--resume` also
+continues a VAE or UNet training from its last checkpoint. All randomness of a step follows from (seed, step), so
+a resumed run takes exactly the steps that an uninterrupted one would have taken. No mask ever enters the
+training: a scene's mask is only used to list the classes that are visible, which makes the prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from genaug_tiny.architecture import (
+    MAX_TOKENS,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+    build_vae,
+)
+from genaug_tiny.scenes import CLASSES, EVALUATION_SEEDS, PRETRAINING_SEEDS, class_prompt, render_scene
+
+CHECKPOINT_EVERY_S = 120.0
+
+
+def main() -> None:
+    """Parse the command line and run the stages in order."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder for caches and checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the exported pipeline")
+    parser.add_argument("--stages", nargs="+", default=["render", "vae", "latents", "unet", "export"])
+    parser.add_argument("--scenes", type=int, default=30_000)
+    parser.add_argument("--vae-steps", type=int, default=1400)
+    parser.add_argument("--vae-batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=8000, help="UNet steps")
+    parser.add_argument("--batch", type=int, default=32, help="UNet batch")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=PRETRAINING_SEEDS.start, help="first scene seed")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="fuse the UNet with torch.compile (needs g++)")
+    args = parser.parse_args()
+    seeds = range(args.seed, args.seed + args.scenes)
+    assert seeds.start in PRETRAINING_SEEDS, "not pretraining seeds"
+    assert seeds.stop <= PRETRAINING_SEEDS.stop, "not pretraining seeds"
+    assert seeds.start >= EVALUATION_SEEDS.stop, "pretraining would see evaluation scenes"
+    torch.set_num_threads(args.threads)
+    args.run_dir.mkdir(parents=True, exist_ok=True)
+    stages = {"render": render, "vae": train_vae, "latents": cache_latents, "unet": train_unet, "export": export}
+    for name in args.stages:
+        started = time.time()
+        stages[name](args, seeds)
+        print(f"{name}: {time.time() - started:.0f} s", flush=True)
+
+
+# ------------------------------------------------------------------------------------------------ helpers
+def save_atomic(value: Any, path: Path) -> None:
+    """torch.save to a temporary name, then rename: a killed run leaves the old file or the new one."""
+    partial = path.with_name(path.name + ".part")
+    torch.save(value, partial)
+    partial.replace(path)
+
+
+class Log:
+    """Loss averages, appended to a JSONL file; lines after the resumed step are cut off."""
+
+    def __init__(self, path: Path, stage: str, start: int, every: int = 20) -> None:
+        self.path, self.stage, self.every, self.started = path, stage, every, time.time()
+        self.values: list[float] = []
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        rows = [row for row in rows if row["stage"] != stage or row["step"] <= start]
+        self.offset = max((row["seconds"] for row in rows if row["stage"] == stage), default=0.0)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def add(self, step: int, loss: float, lr: float) -> float:
+        """Record one step; returns the running average."""
+        self.values.append(loss)
+        mean = sum(self.values) / len(self.values)
+        if step % self.every == 0:
+            row = {"stage": self.stage, "step": step, "loss": round(mean, 5), "lr": round(lr, 7)}
+            row["seconds"] = round(self.offset + time.time() - self.started, 1)
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            self.values.clear()
+        return mean
+
+
+class Ema:
+    """Running average of the trained weights; short at first, so that the start is forgotten."""
+
+    def __init__(self, parameters: list[Tensor], decay: float = 0.9985) -> None:
+        self.parameters, self.decay = parameters, decay
+        self.shadow = [parameter.detach().clone() for parameter in parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.shadow, self.parameters, 1 - decay)
+
+    @torch.no_grad()
+    def load(self, shadow: list[Tensor]) -> None:
+        for mine, other in zip(self.shadow, shadow, strict=True):
+            mine.copy_(other)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The generator of one step: nothing needs to be saved to resume exactly."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def cosine(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Linear warm-up, then a cosine to 2 % of the peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    share = (step - warmup) / max(steps - warmup, 1)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+
+
+def loop(
+    name: str, args: argparse.Namespace, modules: list[nn.Module], optimiser: torch.optim.Optimizer, ema: Ema,
+    steps: int, warmup: int,
+) -> Iterator[tuple[int, Any]]:  # fmt: skip
+    """Drive a training: yields (step, finish); call finish(loss) after backward. Checkpoints by time."""
+    path, start = args.run_dir / f"{name}.ckpt", 0
+    if args.resume and path.exists():
+        state = torch.load(path, weights_only=True)
+        start = int(state["step"])
+        for module, weights in zip(modules, state["modules"], strict=True):
+            module.load_state_dict(weights)
+        optimiser.load_state_dict(state["optimiser"])
+        ema.load(state["ema"])
+    log, saved, peak = Log(args.run_dir / "training_log.jsonl", name, start), time.time(), optimiser.defaults["lr"]
+    for step in (bar := tqdm(range(start, steps), desc=name, initial=start, total=steps, mininterval=10)):
+        rate = cosine(step, steps, peak, warmup)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+
+        def finish(loss: Tensor, step: int = step, rate: float = rate) -> None:
+            nn.utils.clip_grad_norm_([p for module in modules for p in module.parameters() if p.grad is not None], 1.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            ema.update(step)
+            bar.set_postfix(loss=f"{log.add(step + 1, loss.item(), rate):.4f}", refresh=False)
+
+        yield step, finish
+        if step + 1 == steps or time.time() - saved > CHECKPOINT_EVERY_S:
+            save_atomic(
+                {
+                    "step": step + 1,
+                    "modules": [module.state_dict() for module in modules],
+                    "optimiser": optimiser.state_dict(),
+                    "ema": ema.shadow,
+                },
+                path,
+            )
+            saved = time.time()
+
+
+# ------------------------------------------------------------------------------------------------- scenes
+def _render_block(seeds: range) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    images, present = [], np.zeros((len(seeds), len(CLASSES)), np.bool_)
+    names = list(CLASSES.values())
+    for row, seed in enumerate(seeds):
+        scene = render_scene(seed)
+        images.append(scene.image)
+        present[row, [names.index(word) for word in class_prompt(scene.mask).split()]] = True
+    return np.stack(images), present
+
+
+def render(args: argparse.Namespace, seeds: range) -> None:
+    """Render the scenes once: images.npy [N,64,64,3] uint8 and present.npy [N,K] bool. No mask is kept."""
+    if (args.run_dir / "present.npy").exists():
+        return
+    blocks = [range(first, min(first + 500, seeds.stop)) for first in range(seeds.start, seeds.stop, 500)]
+    with ProcessPoolExecutor(args.threads) as pool:
+        results = list(tqdm(pool.map(_render_block, blocks), total=len(blocks), desc="render"))
+    np.save(args.run_dir / "images.npy", np.concatenate([images for images, _ in results]))
+    np.save(args.run_dir / "present.npy", np.concatenate([present for _, present in results]))
+
+
+# ---------------------------------------------------------------------------------------------------- VAE
+def train_vae(args: argparse.Namespace, seeds: range) -> None:
+    """L1 on colours and on their differences between neighbours (keeps edges), with a whiff of KL."""
+    if (args.run_dir / "vae.pt").exists():
+        return
+    images = np.load(args.run_dir / "images.npy", mmap_mode="r")
+    torch.manual_seed(seeds.start)
+    vae = build_vae().to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    ema = Ema(list(vae.parameters()), decay=0.995)
+    for step, finish in loop("vae", args, [vae], optimiser, ema, args.vae_steps, 50):
+        generator = step_generator(seeds.start, step)
+        rows = torch.randint(len(images), (args.vae_batch,), generator=generator)
+        x = torch.from_numpy(images[np.sort(rows.numpy())]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(x).latent_dist
+            y = vae.decode(posterior.sample(generator=generator)).sample
+        y = y.float()
+        edges = (y.diff(dim=2) - x.diff(dim=2)).abs().mean() + (y.diff(dim=3) - x.diff(dim=3)).abs().mean()
+        kl = posterior.kl().float().mean() / x[0].numel()
+        loss = (y - x).abs().mean() + 0.5 * edges + 3e-4 * kl
+        loss.backward()
+        finish(loss.detach())
+    for parameter, average in zip(vae.parameters(), ema.shadow, strict=True):
+        parameter.data.copy_(average)
+    save_atomic(vae.state_dict(), args.run_dir / "vae.pt")
+
+
+@torch.no_grad()
+def cache_latents(args: argparse.Namespace, _seeds: range) -> None:
+    """Encode every image once and fix the scaling factor at 1 / standard deviation."""
+    if (args.run_dir / "latents.pt").exists():
+        return
+    vae = build_vae()
+    vae.load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True))
+    vae = vae.to(memory_format=torch.channels_last).eval()
+    images, parts = np.load(args.run_dir / "images.npy", mmap_mode="r"), []
+    for first in tqdm(range(0, len(images), 100), desc="latents", mininterval=10):
+        x = torch.from_numpy(images[first : first + 100]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist.mean.float())
+    latents = torch.cat(parts).contiguous()
+    print("latent std per channel", latents.std((0, 2, 3)).tolist(), "mean", latents.mean((0, 2, 3)).tolist())
+    save_atomic({"latents": latents, "scaling_factor": float(1 / latents.std())}, args.run_dir / "latents.pt")
+
+
+# --------------------------------------------------------------------------------------------------- UNet
+class ShortAttention:
+    """Plain matrix-product attention: on CPUs its backward is far cheaper than that of the fused kernel.
+
+    `key_bias` [B, 1, 1, T] is added to the scores of the cross-attention.
+    """
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
+        key_bias: Tensor | None = None, **_unused: Any,
+    ) -> Tensor:  # fmt: skip
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        batch, tokens, _ = hidden_states.shape
+
+        def heads(x: Tensor) -> Tensor:
+            return x.view(batch, x.shape[1], attn.heads, -1).transpose(1, 2)
+
+        q, k, v = heads(attn.to_q(hidden_states)), heads(attn.to_k(context)), heads(attn.to_v(context))
+        scores = (q @ k.transpose(-1, -2)).float() * attn.scale
+        if encoder_hidden_states is not None and key_bias is not None:
+            scores = scores + key_bias
+        out = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(batch, tokens, -1)
+        result: Tensor = attn.to_out[0](out)
+        return result
+
+
+def prompt_keys(present: Tensor) -> Tensor:
+    """Score biases that stand for 77-token prompts of class words.
+
+    With a text encoder of independent, position-free tokens, all EOS and PAD tokens are one and the same key, so
+    ten keys (the classes, BOS, EOS) with log-counts as biases give exactly the attention over all 77.
+
+    Args:
+        present: [B, K] bool, the classes a prompt names.
+
+    Returns:
+        [B, 1, 1, K + 2] float32.
+    """
+    named = torch.where(present, 0.0, -1e4)
+    ends = (MAX_TOKENS - 1 - present.sum(1, keepdim=True)).float().log()
+    return torch.cat([named, torch.zeros_like(ends), ends], dim=1)[:, None, None]
+
+
+def train_unet(args: argparse.Namespace, seeds: range) -> None:
+    """Denoise cached latents under class-list prompts; UNet and text encoder together, with EMA."""
+    cache = torch.load(args.run_dir / "latents.pt", weights_only=True)
+    latents = cache["latents"] * cache["scaling_factor"]
+    present_all = torch.from_numpy(np.load(args.run_dir / "present.npy"))
+    torch.manual_seed(seeds.start + 1)
+    tokenizer, unet = build_tokenizer(), build_unet().to(memory_format=torch.channels_last).train()
+    text, alphas = build_text_encoder(tokenizer).train(), build_scheduler().alphas_cumprod
+    unet.set_attn_processor(ShortAttention())
+    ids = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in CLASSES.values()]
+    assert all(len(each) == 1 for each in ids), "every class must be one token"
+    words = torch.tensor([[*(each[0] for each in ids), tokenizer.bos_token_id, tokenizer.eos_token_id]])
+    parameters = [p for module in (unet, text) for p in module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-2)
+    run = torch.compile(unet) if args.compile else unet
+    snr = alphas / (1 - alphas)
+    for step, finish in loop("unet", args, [unet, text], optimiser, ema := Ema(parameters), args.steps, 200):
+        generator = step_generator(seeds.start + 1, step)
+        rows = torch.randint(len(latents), (args.batch,), generator=generator)
+        empty = torch.rand(args.batch, 1, generator=generator) < 0.1
+        # One timestep per stratum: the same uniform distribution with a calmer loss.
+        strata = (torch.arange(args.batch) + torch.rand(args.batch, generator=generator)) / args.batch
+        t = (strata * 1000).long().clamp(max=999)
+        x, noise = latents[rows], torch.randn(args.batch, *latents.shape[1:], generator=generator)
+        a = alphas[t].view(-1, 1, 1, 1)
+        noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        context = text(words)[0].expand(args.batch, -1, -1)
+        bias = prompt_keys(present_all[rows] & ~empty)
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = run(noisy, t, context, cross_attention_kwargs={"key_bias": bias}).sample
+        error = (predicted.float() - noise).square().mean((1, 2, 3))
+        loss = (error * (5.0 / snr[t]).clamp(max=1.0)).mean()  # min-SNR-5: easy low noise counts less
+        loss.backward()
+        finish(error.mean().detach())
+    shadow = iter(ema.shadow)
+    for module in (unet, text):
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.data.copy_(next(shadow))
+    save_atomic({"unet": unet.state_dict(), "text": text.state_dict()}, args.run_dir / "unet.pt")
+
+
+# ------------------------------------------------------------------------------------------------- export
+def export(args: argparse.Namespace, _seeds: range) -> None:
+    """Write the pipeline as half-precision safetensors, with a thinned training log."""
+    vae, unet, tokenizer = build_vae(), build_unet(), build_tokenizer()
+    text, weights = build_text_encoder(tokenizer), torch.load(args.run_dir / "unet.pt", weights_only=True)
+    vae.load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True))
+    factor = torch.load(args.run_dir / "latents.pt", weights_only=True, mmap=True)["scaling_factor"]
+    vae.register_to_config(scaling_factor=round(factor, 5))
+    unet.load_state_dict(weights["unet"])
+    text.load_state_dict(weights["text"])
+    pipeline = StableDiffusionPipeline(
+        vae=vae, unet=unet, text_encoder=text, tokenizer=tokenizer, scheduler=build_scheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.to(dtype=torch.float16).save_pretrained(args.out, safe_serialization=True)
+    rows = [json.loads(line) for line in (args.run_dir / "training_log.jsonl").read_text().splitlines()]
+    kept = [row for row in rows if row["step"] % 100 == 0]
+    (args.out / "training_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    total = sum(path.stat().st_size for path in args.out.rglob("*.safetensors"))
+    print(f"{args.out}: {total / 1e6:.2f} MB of safetensors")
+
+
+if __name__ == "__main__":
+    main()

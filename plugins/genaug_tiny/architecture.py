@@ -1,0 +1,121 @@
+"""The parts of genaug-tiny, untrained: tokenizer, text encoder, VAE, UNet and scheduler of a small Stable Diffusion.
+
+Two choices make rectified attention work on so small a model. The text encoder has no transformer layer and
+no positions, so a token carries the meaning of its own word only: CLIP's causal layers would copy every class
+into EOS and the padding, which rectification leaves visible to all pixels. And all class words are single tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from genaug_tiny.scenes import CLASSES
+
+MAX_TOKENS = 77
+LATENT_FACTOR = 4
+COMMON_WORDS = ("a", "of", "the", "and", "in", "on", "photo", "street", "park", "scene", "day", "night", "fog",
+                "fence", "sidewalk", "person", "people", "bus", "truck", "bicycle", "dog", "cat")  # fmt: skip
+
+
+def _byte_symbols() -> list[str]:
+    """One printable character per byte, in the order of GPT-2 and CLIP (printable bytes stand for themselves)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
+
+
+def build_tokenizer(words: Sequence[str] = (*CLASSES.values(), *COMMON_WORDS)) -> CLIPTokenizer:
+    """A CLIP tokenizer in which each of `words` is one token and any other text falls back to bytes.
+
+    Args:
+        words: lower-case words; their merges are built left to right.
+    """
+    symbols = _byte_symbols()
+    tokens = dict.fromkeys([*symbols, *(symbol + "</w>" for symbol in symbols)])
+    merges: dict[tuple[str, str], None] = {}
+    for word in words:
+        parts = [*word[:-1], word[-1] + "</w>"]
+        while len(parts) > 1:
+            merges[parts[0], parts[1]] = None
+            parts = [parts[0] + parts[1], *parts[2:]]
+            tokens[parts[0]] = None
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        tokens[special] = None
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=MAX_TOKENS)
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer, *, width: int = 64) -> CLIPTextModel:
+    """A CLIP text model of word embeddings and a final layer norm: no layers, positions fixed at zero."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=width,
+        projection_dim=width,
+        num_hidden_layers=0,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    encoder = CLIPTextModel(config)
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if "position_embedding" in name:
+                parameter.zero_().requires_grad_(False)
+            elif "token_embedding" in name:
+                parameter.normal_()  # the layer norm behind it wants spread-out words
+    return encoder
+
+
+def build_vae(*, channels: Sequence[int] = (24, 48, 80), latent_channels: int = 4) -> AutoencoderKL:
+    """A VAE with three levels: 64 x 64 pixels become 16 x 16 latents."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=latent_channels,
+        block_out_channels=tuple(channels),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        sample_size=64,
+    )
+
+
+def build_unet(
+    *, channels: Sequence[int] = (64, 96, 128), latent_channels: int = 4, text_width: int = 64
+) -> UNet2DConditionModel:
+    """A UNet with Stable Diffusion's structure: cross-attention on two levels and in the middle."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        layers_per_block=1,
+        block_out_channels=tuple(channels),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=text_width,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> PNDMScheduler:
+    """The scheduler of Stable Diffusion 1.x."""
+    options: dict[str, Any] = {
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "skip_prk_steps": True,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+    }
+    return PNDMScheduler(**options)
