@@ -64,7 +64,7 @@ def load_pipeline(
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     source, local = resolve_base(base, root=root, registry=registry)
-    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": local}
+    options: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True, "local_files_only": local}
     if not safety_checker:
         options |= {"safety_checker": None, "requires_safety_checker": False}
     # diffusers says at warning level that a pipeline has no safety checker; the recipe already decided that.
@@ -88,7 +88,7 @@ def load_pipeline(
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         part.requires_grad_(False).eval()
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device, DTYPES[dtype])
+    return pipe.to(device)
 
 
 def unet_fingerprint(unet: Any) -> str:

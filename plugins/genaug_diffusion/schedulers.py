@@ -29,3 +29,10 @@ def make_scheduler(preset: Preset, config: Any) -> Any:
         )
     # A PNDM config has no `clip_sample`; DDIM's default of True would clip latents to [-1, 1] and ruin them.
     return DDIMScheduler.from_config(config, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+
+
+def training_scheduler(config: Any) -> Any:
+    """Return a scheduler that adds noise and gives velocity targets by a base model's schedule."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler.from_config(config, clip_sample=False)

@@ -71,7 +71,7 @@ class LTAdapter:
         #: Names of the adapted Linears, in the order of beta's outputs.
         self.layers = [n for n, m in unet.named_modules() if isinstance(m, LoraLayer) and name in m.lora_A]
         embedding = unet.time_embedding.linear_2.out_features
-        self.beta = nn.Linear(embedding, len(self.layers), device=unet.device)
+        self.beta = nn.utils.skip_init(nn.Linear, embedding, len(self.layers), device=unet.device)  # type: ignore[no-untyped-call]
         nn.init.zeros_(self.beta.weight)
         nn.init.zeros_(self.beta.bias)
         # Registered on the UNet so that .to() and accelerate move it; the alpha heads follow as processors.

@@ -30,7 +30,8 @@ class RectifiedAttnProcessor(nn.Module):
     def __init__(self, dim: int, alpha_pool: AlphaPool = "token") -> None:
         super().__init__()
         # The paper names no activation for this weight; the sigmoid makes eq. 5 a convex mix, 0.5 at the start.
-        self.alpha = nn.Linear(dim, 1)
+        # (skip_init: nn.Linear's own start, overwritten here, would draw from the global random stream.)
+        self.alpha = nn.utils.skip_init(nn.Linear, dim, 1)  # type: ignore[no-untyped-call]
         nn.init.zeros_(self.alpha.weight)
         nn.init.zeros_(self.alpha.bias)
         self.alpha_pool = alpha_pool
@@ -84,7 +85,7 @@ class RectifiedAttnProcessor(nn.Module):
     ) -> torch.Tensor:
         """Mix in the rectified attention for the last ``len(mask)`` rows; the rows before have no layout."""
         rows = slice(out.shape[0] - mask.shape[0], None)
-        logit = self.alpha(hidden_states[rows])
+        logit = self.alpha(hidden_states[rows].to(self.alpha.weight.dtype))
         if self.alpha_pool == "mean":
             logit = logit.mean(1, keepdim=True)
         a = torch.sigmoid(logit)[:, None].to(out.dtype)  # [M, 1, N, 1]

@@ -19,7 +19,7 @@ from genaug.rng import Rng
 from genaug.types import Draw, Refused, Sample
 from genaug_diffusion.base import load_pipeline, vae_factor
 from genaug_diffusion.images import generation_size, resize_image
-from genaug_diffusion.schedulers import DEFAULT_STEPS, make_scheduler
+from genaug_diffusion.schedulers import DEFAULT_STEPS, make_scheduler, training_scheduler
 from genaug_matchmask.adapter import LTAdapter
 from genaug_matchmask.checkpoint import load_adapter, read_config
 from genaug_matchmask.condition import LayoutConditioner
@@ -82,7 +82,7 @@ class MatchMaskGenerator(Generator):
             safety_checker=self.options.safety_checker,
         )
         self.resolution = self.options.resolution or self.pipe.unet.config.sample_size * vae_factor(self.pipe)
-        self.training_scheduler = self.pipe.scheduler
+        self.training_scheduler = training_scheduler(self.pipe.scheduler.config)
         self.pipe.scheduler = make_scheduler(self.options.preset, self.pipe.scheduler.config)
         self.conditioner = LayoutConditioner(self.pipe, labels, self.options)
 

@@ -37,8 +37,12 @@ _DECISIVE = (
 
 def training_key(generator: MatchMaskGenerator) -> str:
     """Return a hash of every option that decides the adapter."""
+    return digest(_decisive(generator))
+
+
+def _decisive(generator: MatchMaskGenerator) -> dict[str, Any]:
     options = generator.options.model_dump(mode="json")
-    return digest({key: options[key] for key in _DECISIVE})
+    return {key: options[key] for key in _DECISIVE}
 
 
 def is_adapted(generator: MatchMaskGenerator, folder: Path) -> bool:
@@ -92,6 +96,8 @@ def adapt(
         pipe.unet.enable_gradient_checkpointing()
     try:
         data = fingerprint(samples)
+        # The trainer compares the training options itself, because more steps may go on from a checkpoint.
+        model = {key: value for key, value in _decisive(generator).items() if key != "training"}
         trainer = AdapterTrainer(
             pipe.unet,
             adapter.named_parameters(),
@@ -99,7 +105,7 @@ def adapt(
             options.training,
             folder,
             rng=rng,
-            identity=digest([data, unet_fingerprint(pipe.unet), training_key(generator)]),
+            identity=digest([data, unet_fingerprint(pipe.unet), model]),
             train=train,
             held_out=held_out,
             on_checkpoint=_observer(generator, samples, folder, rng),

@@ -1,0 +1,241 @@
+"""Sampling with the real pipeline on the tiny base: seeds, batches, sizes, conditions, presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from genaug import LabelSpace, Registry, Rng, Sample
+from genaug.errors import ConfigError, SampleError
+from genaug.types import Draw, Refused
+from genaug_diffusion.testing import make_pipeline
+from genaug_matchmask.adapter import LTAdapter
+from genaug_matchmask.checkpoint import save_adapter
+from genaug_matchmask.config import MatchMaskOptions
+from genaug_matchmask.generator import MatchMaskGenerator
+
+LABELS = LabelSpace({1: "dog", 4: "cat", 9: "potted plant", 12: "zebra"})
+
+
+@pytest.fixture(scope="module")
+def adapter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    adapter = LTAdapter(make_pipeline().unet)
+    with torch.no_grad():
+        for name, parameter in adapter.named_parameters().items():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=Rng(0).child(name).torch()))
+    folder = tmp_path_factory.mktemp("adapter")
+    about = {"labels": LABELS.to_dict(), "training": {"samples": 1, "steps": 1}}
+    save_adapter(adapter, folder, base="base", revision=None, about=about)
+    return folder
+
+
+@pytest.fixture
+def make(base_folder: Path, adapter_folder: Path):
+    def make(labels: LabelSpace = LABELS, **options) -> MatchMaskGenerator:
+        options = {"steps": 4, "preset": "fast", "batch_size": 8, **options}
+        chosen = MatchMaskOptions(base=str(base_folder), adapter=str(adapter_folder), **options)
+        generator = MatchMaskGenerator(chosen, registry=Registry([]))
+        generator.prepare(labels)
+        return generator
+
+    return make
+
+
+def draws_of(samples: list[Sample], count: int) -> list[Draw]:
+    return [Draw(s, k, Rng(7).child(s.id, k).integer()) for s in samples for k in range(count)]
+
+
+def difference(a: Sample | Refused, b: Sample | Refused) -> int:
+    assert isinstance(a, Sample)
+    assert isinstance(b, Sample)
+    return int(np.abs(a.image.astype(int) - b.image.astype(int)).max())
+
+
+def test_an_image_depends_on_its_seed_and_mask_alone(make, samples) -> None:
+    generator = make()
+    draws = draws_of(samples[:2], 2)
+    together = generator.generate(draws)
+    assert [s.id for s in together] == ["s0_0", "s0_1", "s1_0", "s1_1"]
+    backwards = generator.generate(draws[::-1])[::-1]
+    for draw, sample, other in zip(draws, together, backwards, strict=True):
+        alone = generator.generate([draw])[0]
+        assert difference(sample, alone) <= 1  # one grey level: a batch of another size rounds differently
+        assert difference(sample, other) <= 1
+    assert difference(together[0], together[1]) > 20
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(together, generator.generate(draws), strict=True))
+    torch.rand(5)
+    other_seed = generator.generate([Draw(samples[0], 0, 1)])[0]
+    assert difference(other_seed, together[0]) > 20
+
+
+def test_the_mask_decides_the_image(make, samples) -> None:
+    generator = make(guidance_scale=7.0)
+    mask = samples[0].mask
+    other = np.where(mask == 1, np.uint8(9), mask)
+    images = [generator.generate([Draw(Sample("m", None, m), 0, 5)])[0] for m in (mask, other)]
+    assert difference(*images) > 2
+    assert np.array_equal(images[1].mask, other)
+
+
+def test_unconditional_half_is_independent_of_the_layout(make, samples) -> None:
+    """With a guided batch, the first half's prediction must not change with the mask."""
+    generator = make()
+    seen = []
+    generator.pipe.unet.register_forward_hook(lambda m, i, o: seen.append(o[0][: len(o[0]) // 2].clone()))
+    for mask in (samples[0].mask, np.full_like(samples[0].mask, 12)):
+        generator.generate([Draw(Sample("m", None, mask), 0, 5)])
+    assert len(seen) == 8
+    assert torch.equal(seen[0], seen[4])  # the first step sees the same noise
+
+
+@pytest.mark.parametrize("preset", ["plms", "fast", "ddim"])
+@pytest.mark.parametrize("mode", ["square", "keep_aspect"])
+def test_presets_and_any_size(make, preset: str, mode: str) -> None:
+    generator = make(preset=preset, size_mode=mode, resolution=32, images_per_mask=2)
+    mask = np.ones((37, 61), np.uint8)
+    mask[10:20] = 4
+    sample = generator.generate([Draw(Sample("odd", None, mask), 0, 1)])[0]
+    assert sample.image.shape == (37, 61, 3)
+    assert sample.image.std() > 0
+    assert np.array_equal(sample.mask, mask)
+
+
+def test_default_steps_are_the_papers(make) -> None:
+    generator = make(preset="plms", steps=None)
+    assert generator.steps == 50
+    calls = []
+    generator.pipe.unet.register_forward_pre_hook(lambda m, a: calls.append(1))
+    generator.generate([Draw(Sample("x", None, np.ones((64, 64), np.uint8)), 0, 1)])
+    assert len(calls) == 51  # PLMS repeats one step to start
+
+
+def test_batches_of_masks_of_different_sizes_are_fine_when_images_are_square(make) -> None:
+    generator = make()
+    small, wide = np.ones((20, 20), np.uint8), np.full((30, 50), 4, np.uint8)
+    one, two = generator.generate([Draw(Sample("a", None, small), 0, 1), Draw(Sample("b", None, wide), 0, 2)])
+    assert (one.image.shape, two.image.shape) == ((20, 20, 3), (30, 50, 3))
+    keep = make(size_mode="keep_aspect")
+    with pytest.raises(SampleError, match="at most 8 draws of one size"):
+        keep.generate([Draw(Sample("a", None, small), 0, 1), Draw(Sample("b", None, wide), 0, 2)])
+
+
+def test_unknown_ids_are_an_error_or_ignored(make) -> None:
+    mask = np.ones((64, 64), np.uint8)
+    mask[:10] = 77
+    with pytest.raises(SampleError, match=r"sample u_0.*ids without a name: \[77\]"):
+        make().generate([Draw(Sample("u", None, mask), 0, 1)])
+    sample = make(unknown_class="ignore").generate([Draw(Sample("u", None, mask), 0, 1)])[0]
+    assert (sample.mask[:10] == 255).all()
+    assert (sample.mask[10:] == 1).all()
+
+
+def test_classes_that_do_not_fit_do_not_supervise(make) -> None:
+    labels = LabelSpace(dict.fromkeys(range(20), "zebra crossing sign number plate"))
+    mask = np.zeros((40, 40), np.uint8)
+    for i in range(1, 20):
+        mask[2 * i : 2 * i + 2, : 2 * i] = i  # larger ids are larger regions; 0 is the largest
+    sample = make(labels).generate([Draw(Sample("m", None, mask), 0, 1)])[0]
+    dropped = set(sample.meta["dropped"])
+    assert dropped
+    assert 0 not in dropped
+    assert dropped == set(range(1, max(dropped) + 1))
+    assert np.array_equal(sample.mask == 255, np.isin(mask, list(dropped)))
+    whole = make(labels, overflow="chunk").generate([Draw(Sample("m", None, mask), 0, 1)])[0]
+    assert np.array_equal(whole.mask, mask)
+    assert whole.meta["dropped"] == ()
+
+
+def test_nothing_to_condition_on_is_refused_with_its_reason(make) -> None:
+    labels = LabelSpace({0: "background", 1: "dog"})
+    empty, plain = np.full((32, 32), 255, np.uint8), np.zeros((32, 32), np.uint8)
+    draws = [Draw(Sample("e", None, empty), 0, 1), Draw(Sample("p", None, plain), 0, 1)]
+    refused, background = make(labels).generate(draws)
+    assert refused == Refused("every pixel of the mask is ignored")
+    assert isinstance(background, Sample)
+    both = make(labels, skip_no_foreground=True).generate(draws)
+    assert [r.reason for r in both] == ["every pixel of the mask is ignored", "the mask shows nothing but background"]
+
+
+def test_background_without_a_token_keeps_its_labels(make) -> None:
+    labels = LabelSpace({0: "background", 1: "dog"})
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:9] = 1
+    bound, free = (make(labels, background=b) for b in ("token", "global"))
+    samples = [g.generate([Draw(Sample("m", None, mask), 0, 1)])[0] for g in (bound, free)]
+    assert samples[0].meta["prompt_classes"] == [0, 1]
+    assert samples[1].meta["prompt_classes"] == [1]
+    assert np.array_equal(samples[1].mask, mask)
+    assert difference(*samples) > 0
+
+
+def test_flagged_images_are_refused_and_the_rest_is_kept(make, samples) -> None:
+    generator = make()
+
+    def checker(images, clip_input):
+        return images, [False, True]
+
+    generator.pipe.safety_checker, generator.pipe.feature_extractor = checker, _NoFeatures()
+    results = generator.generate(draws_of(samples[:1], 2))
+    assert isinstance(results[0], Sample)
+    assert results[1] == Refused("the base's safety checker flagged the image")
+
+
+class _NoFeatures:
+    def __call__(self, images, return_tensors):
+        return self
+
+    def to(self, device):
+        self.pixel_values = torch.zeros(1)
+        return self
+
+
+def test_provenance_names_everything_that_decides_the_pixels(make, base_folder) -> None:
+    about = make(preset="plms", steps=None).describe()
+    assert about["base"] == str(base_folder)
+    assert (about["steps"], about["guidance_scale"], about["resolution"], about["dtype"]) == (50, 2.0, 64, "float32")
+    assert len(about["adapter"]) == 16
+
+
+def test_without_an_adapter_it_says_what_to_run(base_folder) -> None:
+    generator = MatchMaskGenerator(MatchMaskOptions(base=str(base_folder)), registry=Registry([]))
+    with pytest.raises(ConfigError, match="genaug adapt"):
+        generator.prepare(LABELS)
+
+
+@pytest.mark.parametrize("base", ["nowhere/", "../x", "not-a-base"])
+def test_a_base_that_is_nothing_is_a_clear_error(base: str) -> None:
+    generator = MatchMaskGenerator(MatchMaskOptions(base=base), registry=Registry([]))
+    with pytest.raises(ConfigError, match=r"generator.base"):
+        generator.load_base(LABELS)
+
+
+def test_a_folder_that_is_no_pipeline_is_a_clear_error(tmp_path) -> None:
+    generator = MatchMaskGenerator(MatchMaskOptions(base="."), root=tmp_path, registry=Registry([]))
+    with pytest.raises(ConfigError, match=r"no model_index.json.*Stable Diffusion"):
+        generator.load_base(LABELS)
+
+
+class _Online(Dataset):
+    def __init__(self, generator: MatchMaskGenerator, draw: Draw) -> None:
+        self.generator, self.draw = generator, draw
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> str:
+        try:
+            self.generator.generate([self.draw])
+        except SampleError as error:
+            return str(error)
+        return "generated"
+
+
+def test_generating_in_a_dataloader_worker_is_refused(make, samples) -> None:
+    loader = DataLoader(_Online(make(), draws_of(samples[:1], 1)[0]), num_workers=1)
+    (message,) = next(iter(loader))
+    assert "inside a DataLoader worker" in message
+    assert "genaug generate" in message
