@@ -1,0 +1,13 @@
+"""``genaug generate``."""
+
+from genaug.cli.stages import stage_command
+
+command = stage_command(
+    "generate",
+    ["repair"],
+    """Make every sample of the recipe that the store lacks.
+
+    RECIPE is a file or the name of a ready recipe; KEY=VALUE overrides one of its keys. Goes on where an interrupted
+    call stopped. Exit code 1: some samples failed; the same command tries them again.
+    """,
+)

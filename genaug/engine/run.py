@@ -1,0 +1,205 @@
+"""A recipe from beginning to end. Every stage finds out by itself what is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from genaug.engine.adapt import adapt_all, adapter_place
+from genaug.engine.device import resolve_device
+from genaug.engine.generate import BYTES_PER_PIXEL, generate_all
+from genaug.engine.judge import check_filters, judge_all
+from genaug.engine.plan import make_plan
+from genaug.errors import ConfigError, StoreError, did_you_mean
+from genaug.interfaces import Filter, Generator
+from genaug.recipe import BuildContext, Recipe
+from genaug.sources import checked
+from genaug.sources.base import Source
+from genaug.store import SampleStore, Shard, StoreWriter, lock, open_writer
+from genaug.store.files import DATASET
+
+#: In the order they run.
+STAGES = ("adapt", "generate", "filter", "report")
+
+Report = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What the stages of one run share, built once."""
+
+    recipe: Recipe
+    context: BuildContext
+    source: Source
+    conditions: Source
+    generator: Generator | None
+    filters: list[tuple[str, Filter]]
+    writer: StoreWriter
+    redo_filters: bool
+
+
+def run(
+    recipe: Recipe,
+    *,
+    stages: Sequence[str] = STAGES,
+    device: str = "auto",
+    shard: Shard | None = None,
+    repair: bool = False,
+    redo_filters: bool = False,
+) -> Report:
+    """Adapt if needed, generate what is missing, filter what is not judged, report.
+
+    Killed at any moment and called again, it ends with the bytes of an uninterrupted run.
+
+    Args:
+        recipe: What to do, and the folder.
+        stages: Some of `STAGES`; they run in their own order. A stage whose predecessor is not done raises.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:<number>`` or ``mps``.
+        shard: Which part of the samples this process makes. The last shard to finish merges; filter and report run
+            in a shard that finds the store complete, and are left out in the others.
+        repair: Make damaged samples again.
+        redo_filters: Judge again where a filter's options changed.
+
+    Returns:
+        ``recipe``, ``output``, ``device``, ``shard``, ``complete`` (False while other shards work or samples failed),
+        ``failed`` (number of samples) and ``stages``: the report of every stage that ran.
+
+    Raises:
+        DataError: The data has problems; nothing was written.
+        StoreError: The folder cannot be written, trusted or is in use; finished work stays.
+        AdapterError: Not adapted, and ``adapt`` is not among the stages.
+        ConfigError: An unknown stage or device.
+    """
+    wanted = _ordered(stages)
+    device = resolve_device(device)
+    context = recipe.context(device=device)
+    source, conditions = checked_sources(recipe, context)
+    if "filter" in wanted:
+        check_filters(recipe, redo=redo_filters)
+    report: Report = {
+        "recipe": recipe.config.name,
+        "output": str(recipe.output),
+        "device": device,
+        "shard": str(shard) if shard else None,
+        "complete": True,
+        "failed": 0,
+        "stages": {},
+    }
+    with ExitStack() as stack:
+        writer = stack.enter_context(open_writer(recipe, shard=shard, repair=repair))
+        making, judging = {"adapt", "generate"} & set(wanted), {"adapt", "filter"} & set(wanted)
+        generator = recipe.generator(context) if making else None
+        filters = recipe.filters(context) if judging else []
+        parts = _Parts(recipe, context, source, conditions, generator, filters, writer, redo_filters)
+        learned = adapt_all(recipe, context, generator, writer, source, train="adapt" in wanted)
+        leading = False
+        for stage in wanted:
+            if stage in ("filter", "report") and not leading:
+                leading = _lead(writer, stack)
+                if not leading:
+                    break
+            done = learned if stage == "adapt" else _STAGES[stage](parts)
+            report["stages"][stage] = done
+            recipe.registry.stage_finished(stage, done)
+            if stage == "generate":
+                report["failed"], report["complete"] = done["failed"], done["complete"]
+                if not done["complete"]:
+                    break
+    return report
+
+
+def _lead(writer: StoreWriter, stack: ExitStack) -> bool:
+    """Return True if this process filters and reports; of several shards that end together, one does."""
+    try:
+        stack.enter_context(writer.exclusive(lock.FILTER, wait=False))
+    except StoreError:
+        return False
+    return True
+
+
+def _ordered(stages: Sequence[str]) -> list[str]:
+    for stage in stages:
+        if stage not in STAGES:
+            raise ConfigError(f"no stage is called {stage!r}", where="stages", hint=did_you_mean(stage, STAGES))
+    return [stage for stage in STAGES if stage in stages]
+
+
+def checked_sources(recipe: Recipe, context: BuildContext) -> tuple[Source, Source]:
+    """Build the sources of labelled samples and of conditions and read all of both.
+
+    Raises:
+        DataError: There are problems; all of one source are listed.
+    """
+    source = checked(recipe.source(context))
+    conditions = recipe.conditions(context)
+    if conditions is not source:
+        checked(conditions, where="conditions")
+    return source, conditions
+
+
+def _generate(parts: _Parts) -> Report:
+    assert parts.generator is not None  # built for this stage
+    return generate_all(parts.recipe, parts.generator, parts.conditions, parts.writer, device=parts.context.device)
+
+
+def _filter(parts: _Parts) -> Report:
+    return judge_all(
+        parts.recipe,
+        parts.filters,
+        parts.source,
+        parts.writer,
+        device=parts.context.device,
+        redo=parts.redo_filters,
+    )
+
+
+def _report(parts: _Parts) -> Report:
+    from genaug.report import write_report
+
+    report: Report = write_report(parts.writer.store, parts.recipe)
+    return report
+
+
+_STAGES: dict[str, Callable[[_Parts], Report]] = {"generate": _generate, "filter": _filter, "report": _report}
+
+
+def preview(recipe: Recipe, *, device: str = "auto", shard: Shard | None = None) -> Report:
+    """Say what `run` would do, without writing anything or loading a model.
+
+    The components' libraries are imported, since they decide which samples share a batch. Data is read and checked.
+
+    Returns:
+        ``conditions``, ``samples_per_condition``, ``samples``, ``batch_size``, ``batches``, ``sizes`` (size key ->
+        samples), ``shard``, ``shard_samples``, ``done`` (of all samples), ``bytes`` (upper bound on disk),
+        ``to_adapt``, ``filters``.
+    """
+    context = recipe.context(device=resolve_device(device))
+    source, conditions = checked_sources(recipe, context)
+    del source
+    generator = recipe.generator(context)
+    recipe.filters(context)
+    plan = make_plan(conditions, generator, recipe.rng)
+    mine = [b for number, b in enumerate(plan.batches) if shard is None or shard.has(number)]
+    begun = (recipe.output / DATASET).exists()
+    to_adapt = []
+    for name, component in context.adaptables:
+        if not component.adapted(recipe.output / adapter_place(name, component, generator)):
+            to_adapt.append(name)
+    return {
+        "recipe": recipe.config.name,
+        "output": str(recipe.output),
+        "conditions": len(plan.ids),
+        "samples_per_condition": plan.per_condition,
+        "samples": len(plan),
+        "batch_size": generator.batch_size,
+        "batches": len(plan.batches),
+        "sizes": {f"{h}x{w}": count for (h, w), count in plan.sizes.items()},
+        "shard": str(shard) if shard else None,
+        "shard_samples": sum(map(len, mine)),
+        "done": len(SampleStore.open(recipe.output).index) if begun else 0,
+        "bytes": int(plan.pixels * BYTES_PER_PIXEL),
+        "to_adapt": to_adapt,
+        "filters": [name for name, _ in recipe.filters(context)],
+    }
