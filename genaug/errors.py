@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class GenaugError(Exception):
@@ -26,6 +27,17 @@ class GenaugError(Exception):
         if hint:
             parts.append(hint)
         super().__init__(" ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Worker processes send errors home; rebuilding from the message alone would lose its parts.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[GenaugError], args: tuple[Any, ...], fields: dict[str, Any]) -> GenaugError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 class ConfigError(GenaugError, ValueError):
@@ -67,9 +79,8 @@ class DataError(GenaugError, ValueError):
     ) -> None:
         self.problems = tuple(problems)
         listing = "".join(f"\n  - {problem}" for problem in self.problems)
-        if listing and hint:
-            hint = f"\n{hint}"
-        super().__init__(found + listing, where=where, hint=hint)
+        super().__init__(found, where=where, hint=hint)
+        self.args = (self.args[0] + listing,)
 
 
 class StoreError(GenaugError, OSError):

@@ -118,7 +118,8 @@ class Registry:
             if bad:
                 raise PluginError(f"genaug_components yielded {bad[0]!r}", allowed="genaug.Component records")
         except BaseException:
-            self._manager.unregister(module)
+            if self._manager.get_plugin(name) is module:  # older pluggy registers before it validates
+                self._manager.unregister(name=name)
             raise
         return components, recipes
 
@@ -137,7 +138,7 @@ class Registry:
             raise PluginError(f"{name} is not marked as a hook", hint="Put @genaug.hookimpl above it")
 
     def _broken(self, record: PluginRecord, error: BaseException) -> None:
-        record.error = f"{type(error).__name__}: {error}"
+        record.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if self.strict:
             raise PluginError(record.error, where=f"plugin {record.name} ({record.distribution})") from error
         warnings.warn(
@@ -154,7 +155,7 @@ class Registry:
             raise PluginError(
                 f"{kind} {name!r} is provided by both {other.name!r} ({other.distribution}) and "
                 f"{record.name!r} ({record.distribution})",
-                hint=f"Uninstall one, or set GENAUG_DISABLE_PLUGINS={record.name}",
+                hint=f"Uninstall one, or set GENAUG_DISABLE_PLUGINS to {other.name!r} or {record.name!r}",
             )
         self._owners[(kind, name)] = (record, value)
 

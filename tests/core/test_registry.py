@@ -1,0 +1,207 @@
+"""Plugins as real distributions on sys.path: found, broken, clashing, disabled."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from genaug.errors import MissingDependencyError, PluginError, PluginWarning, UnknownComponentError
+from genaug.registry import GROUP, Registry, is_installed
+
+Install = Callable[..., None]
+
+GOOD = """
+from genaug import Component, hookimpl
+
+@hookimpl
+def genaug_components():
+    yield Component("filter", "{name}", "{module}:Target", summary="says yes")
+
+@hookimpl
+def genaug_recipes():
+    return {{"{name}-recipe": "{module}:recipe.yaml"}}
+
+class Target:
+    pass
+"""
+
+
+def good(name: str, module: str) -> str:
+    return GOOD.format(name=name, module=module)
+
+
+def installed(*names: str) -> list[metadata.EntryPoint]:
+    """Entry points of the distributions that a test installed, as the interpreter finds them."""
+    return [e for e in metadata.entry_points(group=GROUP) if e.dist is not None and e.dist.name in names]
+
+
+def test_a_good_plugin_is_listed_with_its_distribution(install: Install) -> None:
+    install("acme-filters", {"acme_plugin": good("acme", "acme_plugin")}, {"acme": "acme_plugin"}, version="2.3")
+    registry = Registry(installed("acme-filters"))
+    (record,) = registry.plugins
+    assert (record.name, record.distribution, record.version, record.error) == ("acme", "acme-filters", "2.3", None)
+    assert registry.names("filter") == ["acme"]
+    assert registry.recipe_path("acme-recipe") == "acme_plugin:recipe.yaml"
+    assert registry.load(registry.component("filter", "acme")).__name__ == "Target"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import no_such_module_anywhere", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("1 / 0", "ZeroDivisionError"),
+        (
+            "from genaug import hookimpl\n@hookimpl\ndef genaug_component(): return []",
+            "Did you mean 'genaug_components'?",
+        ),
+        ("def genaug_components(): return []", "genaug_components is not marked as a hook"),
+        ("from genaug import hookimpl\n@hookimpl\ndef genaug_components(): yield 'x'", "genaug_components yielded 'x'"),
+        ("from genaug import hookimpl\n@hookimpl\ndef genaug_components(registry): return []", "{'registry'} are"),
+        (
+            "from genaug import Component, hookimpl\n@hookimpl\n"
+            "def genaug_components():\n    yield Component('filtre', 'a', 'm:C')",
+            "component kind 'filtre'",
+        ),
+    ],
+)
+def test_a_broken_plugin_is_kept_with_its_error_and_harms_no_other(install: Install, text: str, told: str) -> None:
+    install("bad-dist", {"bad_plugin": text}, {"aaa": "bad_plugin"})
+    install("good-dist", {"fine_plugin": good("fine", "fine_plugin")}, {"zzz": "fine_plugin"})
+    with pytest.warns(PluginWarning, match=r"'aaa' \(bad-dist 1\.0\) could not be loaded") as warned:
+        registry = Registry(installed("bad-dist", "good-dist"))
+    assert len(warned) == 1
+    assert told in (registry.plugins[0].error or "")
+    assert registry.names("filter") == ["fine"]
+    with pytest.raises(UnknownComponentError, match=r"Plugins that could not be loaded: aaa"):
+        registry.component("filter", "wanted")
+
+
+def test_a_refused_plugin_leaves_no_hook_behind(install: Install, caplog: pytest.LogCaptureFixture) -> None:
+    text = good("half", "half_plugin") + "\n@hookimpl\ndef genaug_stage_finishd(stage): 1 / 0\n"
+    text += "\n@hookimpl\ndef genaug_stage_finished(stage, report): report.append(stage)\n"
+    install("half-dist", {"half_plugin": text}, {"half": "half_plugin"})
+    with pytest.warns(PluginWarning, match="genaug_stage_finishd"):
+        registry = Registry(installed("half-dist"))
+    seen: list[str] = []
+    registry.stage_finished("generate", seen)  # type: ignore[arg-type]
+    assert (seen, registry.names("filter"), caplog.records) == ([], [], [])
+
+
+def test_strict_mode_stops_at_the_first_broken_plugin(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("bad-dist", {"strict_plugin": "1 / 0"}, {"bad": "strict_plugin"})
+    monkeypatch.setenv("GENAUG_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match=r"plugin bad \(bad-dist\): ZeroDivisionError"):
+        Registry(installed("bad-dist"))
+    monkeypatch.setenv("GENAUG_STRICT_PLUGINS", "0")
+    with pytest.warns(PluginWarning):
+        Registry(installed("bad-dist"))
+
+
+def test_disabled_plugins_are_not_even_imported(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("bad-dist", {"off_plugin": "1 / 0"}, {"off": "off_plugin"})
+    monkeypatch.setenv("GENAUG_DISABLE_PLUGINS", "other, off")
+    (record,) = Registry(installed("bad-dist")).plugins
+    assert (record.disabled, record.error) == (True, None)
+    assert "off_plugin" not in sys.modules
+
+
+def test_a_name_provided_twice_names_both_owners_and_the_way_out(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("one-dist", {"one_plugin": good("same", "one_plugin")}, {"one": "one_plugin"})
+    install("two-dist", {"two_plugin": good("same", "two_plugin")}, {"two": "two_plugin"})
+    told = r"filter 'same' is provided by both 'one' \(one-dist\) and 'two' \(two-dist\)"
+    with pytest.raises(PluginError, match=told) as error:
+        Registry(installed("one-dist", "two-dist"))
+    assert "GENAUG_DISABLE_PLUGINS to 'one' or 'two'" in str(error.value)
+    monkeypatch.setenv("GENAUG_DISABLE_PLUGINS", "two")
+    registry = Registry(installed("one-dist", "two-dist"))
+    assert registry.component("filter", "same").target == "one_plugin:Target"
+
+
+def test_two_distributions_may_call_their_entry_points_alike(install: Install) -> None:
+    install("one-dist", {"alike_one": good("first", "alike_one")}, {"plugin": "alike_one"})
+    install("two-dist", {"alike_two": good("second", "alike_two")}, {"plugin": "alike_two"})
+    assert Registry(installed("one-dist", "two-dist")).names("filter") == ["first", "second"]
+
+
+def test_one_module_behind_two_entry_points_is_broken_once(install: Install) -> None:
+    entry_points = {"first": "double_plugin", "second": "double_plugin"}
+    install("double-dist", {"double_plugin": good("only", "double_plugin")}, entry_points)
+    with pytest.warns(PluginWarning, match="'second'"):
+        registry = Registry(installed("double-dist"))
+    assert [p.error is None for p in registry.plugins] == [True, False]
+    assert registry.names("filter") == ["only"]
+
+
+def test_names_near_a_wrong_one_are_suggested(install: Install) -> None:
+    install("good-dist", {"near_plugin": good("relative", "near_plugin")}, {"near": "near_plugin"})
+    registry = Registry(installed("good-dist"))
+    with pytest.raises(UnknownComponentError, match=r"filters\.0: no filter is called 'relativ'\. Did you mean"):
+        registry.component("filter", "relativ", where="filters.0")
+    with pytest.raises(KeyError):  # what a caller of a mapping would catch
+        registry.component("filter", "x")
+
+
+LOADS = """
+from genaug import Component, hookimpl
+
+@hookimpl
+def genaug_components():
+    yield Component("filter", "needy", "loads_plugin:A", requires=("no_such.module",), extra="ot")
+    yield Component("filter", "foreign", "loads_plugin:A", requires=("no_such_module",))
+    yield Component("filter", "absent", "loads_plugin:B")
+    yield Component("filter", "raising", "loads_target:A", config="loads_plugin:Options")
+
+class Options: ...
+"""
+
+
+def test_targets_fail_when_they_are_loaded_not_before(install: Install) -> None:
+    modules = {"loads_plugin": LOADS, "loads_target": "raise RuntimeError('no licence')"}
+    install("loads-dist", modules, {"loads": "loads_plugin"})
+    registry = Registry(installed("loads-dist"))
+    with pytest.raises(MissingDependencyError, match=r"pip install 'genaug\[ot\]'\.$"):
+        registry.load(registry.component("filter", "needy"))
+    with pytest.raises(MissingDependencyError, match=r"pip install no_such_module\.$"):
+        registry.load(registry.component("filter", "foreign"))
+    with pytest.raises(PluginError, match=r"filter absent -> loads_plugin:B: .*no attribute 'B'"):
+        registry.load(registry.component("filter", "absent"))
+    assert "loads_target" not in sys.modules
+    assert registry.config_model(registry.component("filter", "raising")).__name__ == "Options"  # type: ignore[union-attr]
+    with pytest.raises(PluginError, match="RuntimeError: no licence"):
+        registry.load(registry.component("filter", "raising"))
+    assert registry.config_model(registry.component("filter", "absent")) is None
+
+
+def test_observers_see_stages_and_their_failures_stop_nothing(
+    install: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = "from genaug import hookimpl\n@hookimpl\ndef genaug_stage_finished(stage, report):\n    "
+    modules = {"watch_a": head + "raise ValueError('mine')", "watch_b": head + "report['seen'] = stage"}
+    install("watchers", modules, {"a": "watch_a", "b": "watch_b"})
+    report: dict[str, str] = {}
+    with caplog.at_level(logging.ERROR, logger="genaug"):
+        Registry(installed("watchers")).stage_finished("adapt", report)
+    assert report == {"seen": "adapt"}
+    assert "ValueError: mine" in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_is_installed_imports_nothing() -> None:
+    assert is_installed("json.tool")
+    assert not is_installed("no_such_module.sub")
+    code = "import sys; from genaug.registry import is_installed as i; assert i('torch'); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_the_core_offers_its_sources_as_a_plugin(core_registry: Registry, tmp_path: Path) -> None:
+    component = core_registry.component("source", "folder")
+    assert core_registry.config_model(component).__name__ == "FolderOptions"  # type: ignore[union-attr]
+    assert core_registry.load(component).__name__ == "FolderSource"
