@@ -59,6 +59,27 @@ class Adaptable(Protocol):
         ...
 
 
+@runtime_checkable
+class Probeable(Protocol):
+    """A generator that can tell which of its base model's layers matter for adapting."""
+
+    def probe(
+        self,
+        samples: Sequence[Sample],
+        folder: Path,
+        *,
+        labels: LabelSpace,
+        rng: Rng,
+        mode: str,
+        epochs: int,
+        share: float,
+        optimizer: str,
+        learning_rate: float,
+    ) -> Mapping[str, Any]:
+        """Score the layers on labelled `samples`, write table and plot to `folder`, return a JSON-like report."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FilterContext:
     """What a filter may look at before it judges.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image as PILImage
@@ -12,17 +13,18 @@ from genaug.types import Image
 from genaug_diffusion.images import resize_image
 from genaug_diffusion.training import TrainingResult
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def plot_losses(result: TrainingResult, path: Path) -> None:
     """Write the loss curve: every step in grey, a running mean, and the held-out loss."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     losses = np.asarray(result.losses)
     window = max(1, len(losses) // 50)
     smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
     figure = Figure(figsize=(7, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.plot(np.arange(1, len(losses) + 1), losses, color="0.8", linewidth=0.7, label="training, every step")
     axes.plot(np.arange(window, len(losses) + 1), smooth, color="tab:blue", label=f"training, mean of {window}")
@@ -32,6 +34,11 @@ def plot_losses(result: TrainingResult, path: Path) -> None:
     axes.set(xlabel="step", ylabel="noise-prediction loss")
     axes.grid(alpha=0.3)
     axes.legend()
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a matplotlib figure as PNG; equal figures give equal bytes."""
     _save(path, lambda target: figure.savefig(target, format="png", dpi=110, metadata={"Software": None}))
 
 

@@ -137,6 +137,14 @@ class MatchMaskGenerator(Generator):
         """Use the adapter in `folder` from the next `prepare` on."""
         self._adapter_folder = folder
 
+    def probe(
+        self, samples: Sequence[Sample], folder: Path, *, labels: LabelSpace, rng: Rng, **settings: Any
+    ) -> Mapping[str, Any]:
+        """Find the layers that matter (`genaug.interfaces.Probeable`); see `genaug_matchmask.probe_report`."""
+        from genaug_matchmask.probe_report import write_probe
+
+        return write_probe(self, samples, folder, labels=labels, rng=rng, **settings)
+
     # ------------------------------------------------------------------ sampling
 
     def describe(self) -> Mapping[str, Any]:
