@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from genaug.config import Options
+from genaug.sources.config import MAX_PIXELS
 
 
 class PredictorOptions(Options):
@@ -15,7 +16,6 @@ class PredictorOptions(Options):
     predictor: str | dict[str, Any] = Field(
         description="The segmenter: a folder or .pt2 file, or {use: <predictor>, ...its options}."
     )
-    batch_size: int = Field(8, ge=1, description="Images per forward pass of the predictor.")
 
     @field_validator("predictor")
     @classmethod
@@ -23,3 +23,81 @@ class PredictorOptions(Options):
         if not value or (isinstance(value, dict) and not isinstance(value.get("use"), str)):
             raise ValueError("a path, or a table with the key 'use'")
         return value
+
+
+class FilterOptions(PredictorOptions):
+    """Options of every filter that asks a segmenter."""
+
+    batch_size: int = Field(8, ge=1, description="Images per forward pass of the predictor.")
+
+
+class PixelFilterOptions(FilterOptions):
+    """Options of every filter that sets pixels to the ignore index."""
+
+    min_kept: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Drop a sample when a smaller share of its labelled pixels is kept; 0 drops none (the papers).",
+    )
+
+
+class ConfidenceOptions(PixelFilterOptions):
+    """Options of the filter ``confidence``."""
+
+    threshold: float = Field(
+        0.95, gt=0, le=1, description="Least softmax probability of a kept pixel (FixMatch's 0.95; our choice here)."
+    )
+    of: Literal["prediction", "mask"] = Field(
+        "prediction",
+        description="Probability of the most likely class, or of the class that the mask asks for.",
+    )
+
+
+class ClassLossOptions(PixelFilterOptions):
+    """Options of the filter ``class-loss`` (FreeMask)."""
+
+    margin: float = Field(1.25, gt=0, description="Ignore a pixel above margin times its class's mean loss (FreeMask).")
+    unseen: Literal["keep", "ignore"] = Field(
+        "keep", description="Pixels of classes without a pixel in the real data, which have no mean loss (ours)."
+    )
+
+
+class ClassHardnessOptions(FilterOptions):
+    """Options of the filter ``class-hardness`` (FreeMask)."""
+
+
+class ExportedOptions(Options):
+    """Options of the predictor ``exported``."""
+
+    path: str = Field(min_length=1, description="A .pt2 file written by torch.export.save.")
+
+
+class TransformersOptions(Options):
+    """Options of the predictor ``transformers``."""
+
+    path: str = Field(min_length=1, description="A folder of AutoModelForSemanticSegmentation.save_pretrained.")
+    size: tuple[int, int] | None = Field(
+        None, description="[height, width] the model works at; the images' own size by default."
+    )
+
+
+class PseudoMasksOptions(PredictorOptions):
+    """Options of the source ``pseudo-masks`` (MatchMask++, step 2); paths are relative to the recipe."""
+
+    images: str = Field(min_length=1, description="Folder of unlabelled images.")
+    list: str | None = Field(
+        None, min_length=1, description="Text file that names the images to use; everything when absent."
+    )
+    recursive: bool = Field(False, description="Look into sub-folders too.")
+    gray: bool = Field(False, description="Accept 8-bit gray images and repeat their channel three times.")
+    max_pixels: int = Field(
+        1 << 24, gt=0, le=2 * MAX_PIXELS, description="Largest image; logits take 4 bytes a pixel and class."
+    )
+    min_confidence: float | None = Field(
+        None, gt=0, le=1, description="Ignore regions of a lower mean softmax probability; off by default (paper)."
+    )
+    min_region: int = Field(0, ge=0, description="Ignore connected regions of fewer pixels; 0 is off (paper).")
+    cache: str | None = Field(
+        None, min_length=1, description="Folder to keep the predicted masks in, as index PNG files to train on."
+    )

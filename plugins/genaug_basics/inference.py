@@ -79,6 +79,34 @@ class BatchedPredictor:
         ids: NDArray[np.uint8] = self._ids[np.concatenate(parts)]
         return ids
 
+    def confidence(self, images: Sequence[Image]) -> NDArray[np.float32]:
+        """Return the softmax probability of the most likely class, float32 ``[N, H, W]`` in ``[0, 1]``."""
+        return np.concatenate([_top_probability(logits) for logits in self.logits(images)])
+
+    def ids_and_confidence(self, images: Sequence[Image]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return what `ids` and `confidence` return, in one pass."""
+        parts = [(logits.argmax(1).cpu().numpy(), _top_probability(logits)) for logits in self.logits(images)]
+        return self._ids[np.concatenate([p[0] for p in parts])], np.concatenate([p[1] for p in parts])
+
+    def losses(self, images: Sequence[Image], masks: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the cross-entropy of every pixel against its mask's class, in nats.
+
+        Args:
+            images: N images uint8 ``[H, W, 3]`` of one size.
+            masks: uint8 ``[N, H, W]``.
+
+        Returns:
+            float32 ``[N, H, W]``, 0 at pixels that are ignored or of no class.
+        """
+        targets = torch.from_numpy(self.channels(masks))
+        parts, start = [], 0
+        for logits in self.logits(images):
+            target = targets[start : start + len(logits)].to(logits.device)
+            loss = F.cross_entropy(logits, target, reduction="none", ignore_index=-1)
+            parts.append(loss.cpu().numpy())
+            start += len(logits)
+        return np.concatenate(parts)
+
     def channels(self, mask: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the logit channel of every pixel's class; -1 where it is the ignore index or no class."""
         table = np.full(256, -1, np.int64)
@@ -106,3 +134,10 @@ class BatchedPredictor:
             )
         if not bool(torch.isfinite(logits).all()):
             raise SampleError("its logits hold NaN or infinity", where=where, allowed="finite numbers")
+
+
+def _top_probability(logits: torch.Tensor) -> NDArray[np.float32]:
+    """Return the largest softmax probability over the classes of ``[b, K, H, W]``."""
+    # 1 / sum exp(l - max l): the largest probability without computing the other K - 1.
+    top: NDArray[np.float32] = (logits - logits.amax(1, keepdim=True)).exp_().sum(1).reciprocal_().cpu().numpy()
+    return top

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Self
 
 from genaug.interfaces import Filter, FilterContext, Predictor
 from genaug.labels import LabelSpace
-from genaug.types import Group, Mask, Verdict
+from genaug.types import Group, Verdict
 from genaug_basics.inference import BatchedPredictor, stack_group
-from genaug_basics.scores import kept_scores
+from genaug_basics.scores import pixel_verdict
 from genaug_matchmask.functional import majority, relative_filter
 
 if TYPE_CHECKING:
@@ -72,16 +72,10 @@ class RelativeFilter(Filter):
         winner = majority(predictions)
         after = relative_filter(predictions, before, self.labels.ignore_index, winner=winner)
         agreement = float((predictions == winner).mean())
-        return [self._verdict(b, a, agreement) for b, a in zip(before, after, strict=True)]
-
-    def _verdict(self, before: Mask, after: Mask, agreement: float) -> Verdict:
-        scores = kept_scores(before, after, self.labels)
-        scores["agreement"] = agreement
-        kept = scores.get("kept", 1.0)
-        if kept < self.min_kept:
-            reason = f"only {kept:.1%} of its labelled pixels agree with its siblings (min_kept {self.min_kept:g})"
-            return Verdict(False, reason, after, scores)
-        return Verdict(True, mask=after, scores=scores)
+        return [
+            pixel_verdict(b, a, self.labels, min_kept=self.min_kept, more={"agreement": agreement})
+            for b, a in zip(before, after, strict=True)
+        ]
 
     def _warn_if_few(self, count: int) -> None:
         if count >= 3 or self._warned:

@@ -9,6 +9,7 @@ from genaug.config import validate
 from genaug.errors import ConfigError, SampleError
 from genaug.interfaces import FilterContext
 from genaug.labels import LabelSpace
+from genaug.testing.filters import FilterContract
 from genaug.types import Group, Sample
 from genaug_matchmask.relative import RelativeFilter
 from genaug_matchmask.relative_config import RelativeOptions
@@ -154,3 +155,8 @@ def test_options_are_checked():
     for wrong in ({}, {"predictor": ""}, {"predictor": {"path": "x"}}, {"predictor": "x", "min_kept": 2}):
         with pytest.raises(ConfigError):
             validate(RelativeOptions, wrong)
+
+
+class TestRelativeContract(FilterContract):
+    def make_filter(self):
+        return RelativeFilter(ColourPredictor(), labels=self.labels, batch_size=2)

@@ -1,0 +1,166 @@
+"""The contract of filters."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from types import MappingProxyType
+
+import numpy as np
+import torch
+
+from genaug.interfaces import Filter, FilterContext
+from genaug.labels import LabelSpace
+from genaug.rng import Rng
+from genaug.types import Group, Mask, Sample, Verdict
+
+#: Ids with a gap and without 0: code that takes ids for channel numbers fails here.
+LABELS = LabelSpace(MappingProxyType({1: "road", 4: "car", 9: "tree"}))
+_COLORS = {1: (150, 90, 90), 4: (80, 160, 70), 9: (70, 80, 170), LABELS.ignore_index: (30, 30, 30)}
+
+
+def make_mask(rng: Rng, size: tuple[int, int] = (12, 17)) -> Mask:
+    """Return a mask uint8 ``[H, W]`` of large rectangles of the ids of `LABELS`, with some ignored pixels."""
+    numbers = rng.child("mask").numpy()
+    mask = np.full(size, numbers.choice(LABELS.ids), np.uint8)
+    for value in (*LABELS.ids, LABELS.ignore_index):
+        top, left = (int(numbers.integers(0, side)) for side in size)
+        mask[top : top + size[0] // 3 + 1, left : left + size[1] // 3 + 1] = value
+    return mask
+
+
+def make_sample(sample_id: str, mask: Mask, rng: Rng) -> Sample:
+    """Return a sample whose image is one noisy colour per class."""
+    palette = np.zeros((256, 3), np.float64)
+    for class_id, color in _COLORS.items():
+        palette[class_id] = color
+    image = palette[mask] + rng.child("image").numpy().normal(0, 25, (*mask.shape, 3))
+    return Sample(sample_id, np.clip(image, 0, 255).astype(np.uint8), mask)
+
+
+def make_group(group_id: str, count: int, *, seed: int = 0) -> Group:
+    """Return `count` samples of one condition; their arrays are read-only."""
+    rng = Rng(seed).child(group_id)
+    mask = make_mask(rng)
+    samples = tuple(make_sample(f"{group_id}_{k}", mask.copy(), rng.child(k)) for k in range(count))
+    for array in (mask, *(a for s in samples for a in (s.image, s.mask) if a is not None)):
+        array.flags.writeable = False
+    return Group(group_id, mask, samples, tuple(range(count)))
+
+
+class FilterContract(ABC):
+    """Inherit, implement `make_filter`, and pytest runs every check.
+
+    Example:
+        class TestMyFilter(FilterContract):
+            def make_filter(self):
+                return MyFilter(threshold=0.5)
+    """
+
+    #: Class table of the groups that the filter is shown.
+    labels = LABELS
+    #: Samples per condition.
+    count = 3
+
+    @abstractmethod
+    def make_filter(self) -> Filter:
+        """Return a fresh filter for `labels`."""
+
+    def groups(self) -> list[Group]:
+        """Return the groups that are judged: at least two, their ids unequal."""
+        return [make_group(name, self.count) for name in ("a", "b", "c")]
+
+    def context(self) -> FilterContext:
+        """Return what `prepare` sees: three real samples and the conditions of `groups`."""
+        rng = Rng(1)
+        real = [make_sample(f"real_{i}", make_mask(rng.child(i)), rng.child(i)) for i in range(3)]
+
+        def conditions() -> Iterator[tuple[str, Mask]]:
+            return ((group.id, group.condition) for group in self.groups())
+
+        return FilterContext(self.labels, lambda: iter(real), conditions, self.count)
+
+    def prepared(self) -> Filter:
+        """Return a fresh filter that has seen `context`."""
+        judge = self.make_filter()
+        judge.prepare(self.context())
+        return judge
+
+    def test_one_checked_verdict_per_sample(self) -> None:
+        """`judge` accepts what `_judge` returns; pixels only ever become ignored."""
+        judge = self.prepared()
+        for group in self.groups():
+            for sample, verdict in zip(group.samples, judge.judge(group, self.labels), strict=True):
+                assert isinstance(verdict, Verdict)
+                if verdict.mask is not None:
+                    assert sample.mask is not None
+                    was_ignored = sample.mask == self.labels.ignore_index
+                    assert (verdict.mask[was_ignored] == self.labels.ignore_index).all()
+
+    def test_scores_are_finite_json_numbers(self) -> None:
+        """Manifests hold scores as JSON, which has no NaN and no infinity."""
+        judge = self.prepared()
+        for group in self.groups():
+            for verdict in judge.judge(group, self.labels):
+                scores = json.loads(json.dumps(dict(verdict.scores)))
+                assert all(isinstance(v, int | float) and math.isfinite(v) for v in scores.values())
+
+    def test_the_same_group_gets_the_same_verdicts(self) -> None:
+        """Neither earlier groups nor their order nor a fresh start changes a verdict."""
+        groups = self.groups()
+        first, second = self.prepared(), self.prepared()
+        forward = [first.judge(group, self.labels) for group in groups]
+        backward = [second.judge(group, self.labels) for group in reversed(groups)][::-1]
+        again = [first.judge(group, self.labels) for group in groups]
+        for a, b, c in zip(forward, backward, again, strict=True):
+            assert_equal_verdicts(a, b)
+            assert_equal_verdicts(a, c)
+
+    def test_inputs_stay_untouched(self) -> None:
+        """Verdicts are new arrays; the groups here are read-only, and stay equal to fresh ones."""
+        judge = self.prepared()
+        for group, fresh in zip(self.groups(), self.groups(), strict=True):
+            judge.judge(group, self.labels)
+            for sample, expected in zip(group.samples, fresh.samples, strict=True):
+                np.testing.assert_array_equal(sample.image, expected.image)
+                np.testing.assert_array_equal(sample.mask, expected.mask)
+
+    def test_global_random_state_stays_untouched(self) -> None:
+        """All randomness comes from the recipe's seed."""
+        before = _global_random_state()
+        self.prepared().judge(self.groups()[0], self.labels)
+        assert _global_random_state() == before
+
+    def test_a_single_sample_and_a_fully_ignored_mask(self) -> None:
+        """A generator may have refused the siblings, and a mask may hold nothing to learn from."""
+        judge = self.prepared()
+        group = self.groups()[0]
+        image = group.samples[0].image
+        assert image is not None
+        nothing = np.full(image.shape[:2], self.labels.ignore_index, np.uint8)
+        empty = Group(group.id, nothing, (Sample(f"{group.id}_0", image, nothing),), (0,))
+        single = Group(group.id, group.condition, group.samples[:1], group.ks[:1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a filter may say that it can do little with one sample
+            assert len(judge.judge(single, self.labels)) == 1
+            (verdict,) = judge.judge(empty, self.labels)
+        assert verdict.mask is None or (verdict.mask == self.labels.ignore_index).all()
+
+
+def _global_random_state() -> tuple[object, ...]:
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002  (the global state is what is looked at)
+    return random.getstate(), str(numpy_state), torch.get_rng_state().tolist()
+
+
+def assert_equal_verdicts(first: list[Verdict], second: list[Verdict]) -> None:
+    """Assert that two lists of verdicts say the same."""
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert (a.keep, a.reason, dict(a.scores)) == (b.keep, b.reason, dict(b.scores))
+        assert (a.mask is None) == (b.mask is None)
+        if a.mask is not None:
+            np.testing.assert_array_equal(a.mask, b.mask)
