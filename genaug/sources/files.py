@@ -62,8 +62,8 @@ def read_image(path: Path, *, name: str, gray: bool, max_pixels: int) -> Image:
     Raises:
         RefusedError: Unreadable, truncated, too large, rotated by EXIF, more than 8 bits, or not RGB.
     """
-    with _opened(path, name, max_pixels) as picture:
-        if ";16" in _raw_mode(picture) or picture.mode.startswith(("I", "F")):
+    with _opened(path, name, max_pixels) as (picture, raw_mode):
+        if ";16" in raw_mode or picture.mode.startswith(("I", "F")):
             raise _refused("the image has more than 8 bits a channel", name, picture, "Save it as 8-bit RGB")
         if picture.mode == "L" and gray:
             return np.repeat(np.asarray(picture)[..., None], 3, axis=2)
@@ -86,8 +86,8 @@ def read_mask(path: Path, *, name: str, colors: ColorTable | None, max_pixels: i
     Raises:
         RefusedError: Unreadable, a format or mode that does not hold ids as they are, or colours outside the table.
     """
-    with _opened(path, name, max_pixels) as picture:
-        _refuse_changed_ids(picture, name)
+    with _opened(path, name, max_pixels) as (picture, raw_mode):
+        _refuse_changed_ids(picture, raw_mode, name)
         if picture.mode == "RGB" and colors is None:
             hint = "Save class ids, or set 'color_map: true' and list every class in labels.colors"
             raise _refused("the mask is RGB: colours, not class ids", name, picture, hint)
@@ -103,7 +103,7 @@ def read_mask(path: Path, *, name: str, colors: ColorTable | None, max_pixels: i
     return mask
 
 
-def _refuse_changed_ids(picture: PIL.Image.Image, name: str) -> None:
+def _refuse_changed_ids(picture: PIL.Image.Image, raw_mode: str, name: str) -> None:
     """Refuse everything whose stored numbers differ from the class ids that were drawn."""
     if picture.format in {"JPEG", "MPO"}:
         raise _refused("the mask is a JPEG: ids change along edges", name, picture, f"{_RESAVE} from the originals")
@@ -115,18 +115,20 @@ def _refuse_changed_ids(picture: PIL.Image.Image, name: str) -> None:
         raise _refused("the mask has more than 8 bits a pixel", name, picture, f"{_RESAVE}; ids end at 255")
     if picture.mode not in {"L", "P", "RGB"}:
         raise _refused("the mask has a mode that holds no class ids", name, picture, _RESAVE)
-    if picture.mode == "L" and _raw_mode(picture) not in {"", "L"}:
+    if picture.mode == "L" and raw_mode not in {"", "L"}:
         # 2- and 4-bit gray is stretched to 0..255 by every reader, and min-is-white TIFF is inverted.
-        what = f"the mask is stored as {_raw_mode(picture)}, which readers stretch or invert"
+        what = f"the mask is stored as {raw_mode}, which readers stretch or invert"
         raise _refused(what, name, picture, _RESAVE)
 
 
 @contextmanager
-def _opened(path: Path, name: str, max_pixels: int) -> Iterator[PIL.Image.Image]:
+def _opened(path: Path, name: str, max_pixels: int) -> Iterator[tuple[PIL.Image.Image, str]]:
+    """Open a picture; yield it with its raw mode, which Pillow forgets as soon as pixels are decoded."""
     try:
         with PIL.Image.open(path) as picture:
+            raw_mode = _raw_mode(picture)
             _refuse_unsafe(picture, name, max_pixels)
-            yield picture
+            yield picture, raw_mode
     except RefusedError:
         raise
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
