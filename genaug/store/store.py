@@ -140,6 +140,10 @@ class SampleStore:
         """Read the sample of a key, or the sample number `key` of `keys()`."""
         return self.sample(self.keys()[key] if isinstance(key, int) else key)
 
+    def __iter__(self) -> Iterator[Sample]:
+        for key in self.keys():
+            yield self.sample(key)
+
     def rows(self) -> Iterator[Row]:
         """Yield the manifest rows, those of refused draws (``image`` is null) included."""
         for key in self.index:
@@ -175,15 +179,18 @@ class SampleStore:
         array: Mask = decode_png(read_recorded(self.path, record), "L", where=self.path / record["file"])
         return array
 
-    def training_view(self) -> TrainingView:
+    def training_view(self, filters: Sequence[str] | None = None) -> TrainingView:
         """Return the samples to train with: kept by every filter, untrusted pixels ignored.
 
+        Args:
+            filters: Names of the filters to obey, for comparing them; all of the recipe's by default.
+
         Raises:
-            StoreError: A filter of the recipe has not judged every sample yet.
+            StoreError: One of the filters has not judged every sample yet.
         """
         from genaug.store.views import TrainingView
 
-        return TrainingView.of(self)
+        return TrainingView.of(self, self.filters if filters is None else tuple(filters))
 
     # ------------------------------------------------------------------ groups
 

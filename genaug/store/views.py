@@ -41,9 +41,9 @@ class TrainingView(Sequence[Sample]):
     changed: dict[str, tuple[dict[str, Any], ...]]
 
     @classmethod
-    def of(cls, store: SampleStore) -> TrainingView:
-        """Combine the verdicts of all filters of the store's recipe; see `SampleStore.training_view`."""
-        results = [FilterResults(store.path, name) for name in store.filters]
+    def of(cls, store: SampleStore, filters: Sequence[str]) -> TrainingView:
+        """Combine the verdicts of `filters`; see `SampleStore.training_view`."""
+        results = [FilterResults(store.path, name) for name in filters]
         if not store.complete:
             warnings.warn(
                 f"{store.path}: {len(store.index)} of {store.planned} samples are made; run 'genaug run' to finish",

@@ -114,9 +114,9 @@ def real_arrays(seeds: Sequence[int]) -> Arrays:
     return images, masks
 
 
-def synthetic_arrays(store: SampleStore) -> Arrays:
+def synthetic_arrays(store: SampleStore, filters: Sequence[str] | None = None) -> Arrays:
     """Return the training view of a store as arrays: kept samples, untrusted pixels ignored."""
-    samples = list(store.training_view())
+    samples = list(store.training_view(filters))
     images = np.stack([s.image for s in samples if s.image is not None])
     masks = np.stack([s.mask for s in samples if s.mask is not None])
     return images, masks
