@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from genaug.errors import PluginWarning
 from genaug.registry import PluginRecord, default_registry, is_installed
+
+
+def installed() -> list[PluginRecord]:
+    """Return all plugins, broken ones too; nothing is warned of, since the caller prints what is broken."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)
+        return default_registry().plugins
 
 
 def describe(record: PluginRecord) -> dict[str, Any]:
@@ -57,7 +66,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     Exit code 1 when a plugin could not be loaded.
     """
-    plugins = [describe(record) for record in default_registry().plugins]
+    plugins = [describe(record) for record in installed()]
     if as_json:
         click.echo(json.dumps({"plugins": plugins}, indent=2))
     else:

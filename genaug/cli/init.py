@@ -1,0 +1,74 @@
+"""``genaug init``: look at a folder of images and masks, write a recipe for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from genaug.errors import ConfigError
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("recipe.yaml"), show_default=True, help="File to write."
+)
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.pass_context
+def command(ctx: click.Context, folder: Path, output: Path, force: bool) -> None:
+    """Look at the images and masks in DIR and write a commented recipe for them.
+
+    Class names are taken from classes.json, labels.txt or the like; otherwise rename the placeholders. Exit code 1
+    when the recipe was written but the data have problems.
+
+    Example: genaug init my_data --output my_data.yaml
+    """
+    from genaug.cli.proposal import own_list, propose
+
+    if output.suffix.lower() not in {".yaml", ".yml"}:
+        raise ConfigError(f"{output}", where="--output", allowed="a .yaml file")
+    _refuse_existing(output, force)
+    proposal = propose(folder, output)
+    if proposal.listing is not None:
+        _refuse_existing(own_list(output), force)
+        _write(own_list(output), "\n".join(proposal.listing) + "\n")
+        click.echo(str(own_list(output)))
+    _write(output, proposal.text)
+    click.echo(str(output))
+    problems = _problems(proposal.text, output)
+    if problems:
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        click.echo(f"genaug: the recipe is written, but the data have problems:{lines}", err=True)
+        ctx.exit(1)
+    click.echo(f"Read it, rename classes where it says so, then: genaug check {output}", err=True)
+
+
+def _refuse_existing(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists", where="--output", hint="Name another file, or add --force")
+
+
+def _problems(text: str, output: Path) -> list[str]:
+    """Read the data as the recipe says; its generator need not be installed for that."""
+    from genaug.config import parse
+    from genaug.labels import LabelSpace
+    from genaug.sources.config import FolderOptions
+    from genaug.sources.folder import FolderSource
+
+    recipe = parse(text, ".yaml", where=str(output))
+    options = FolderOptions(**{key: value for key, value in recipe["data"].items() if key != "format"})
+    return FolderSource(options, LabelSpace.from_config(recipe["labels"]), root=output.parent).check()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, "utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror or error}", where=str(path)) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
