@@ -21,8 +21,6 @@ log = logging.getLogger("genaug")
 
 #: A run gives up after this many batches in a row failed: the cause is not in the samples.
 FAILURES_IN_A_ROW = 3
-#: Upper bound of what a sample takes on disk, in bytes a pixel: a PNG of noise, plus its mask.
-BYTES_PER_PIXEL = 3.3
 
 
 def generate_all(
@@ -41,7 +39,8 @@ def generate_all(
         device: Torch device string.
 
     Returns:
-        Counts of this shard (``planned``, ``made``, ``reused``, ``refused``, ``failed``), and ``complete``.
+        Counts of this shard: ``planned``, ``made`` (images written now), ``reused`` (there before), ``refused`` (now or
+        before, by the generator), ``failed``; ``failures`` in detail; ``complete``: every shard is done.
 
     Raises:
         StoreError: The store is damaged or does not fit the data, or a file cannot be written. Finished samples stay.
@@ -59,13 +58,13 @@ def generate_all(
     # Failures leave holes, so nothing is complete; the store stays as it is until a later run fills them.
     complete = not failed and writer.finish(plan.keys())
     failures = sum(len(f["samples"]) for f in failed)
-    refused = sum(plan.key(n) in writer.store.index.refused for batch in mine for n in batch)
+    refused = [n for batch in mine for n in batch if plan.key(n) in writer.store.index.refused]
     return {
         "conditions": len(plan.ids),
         "planned": planned,
-        "made": len(missing) - failures,
+        "made": len(missing) - failures - len(missing.intersection(refused)),
         "reused": planned - len(missing),
-        "refused": refused,
+        "refused": len(refused),
         "failed": failures,
         "failures": failed,
         "complete": complete,
@@ -95,8 +94,13 @@ def missing_draws(recipe: Recipe, plan: Plan, mine: list[list[int]], writer: Sto
     return missing
 
 
+def disk_bytes(pixels: float, samples: int) -> int:
+    """Return an upper bound of what samples take on disk: PNGs of noise with their masks, headers and rows."""
+    return int(3.3 * pixels + 3000 * samples)
+
+
 def _warn_if_disk_is_small(plan: Plan, missing: int, writer: StoreWriter) -> None:
-    needed = plan.pixels / max(1, len(plan)) * missing * BYTES_PER_PIXEL
+    needed = disk_bytes(plan.pixels / max(1, len(plan)) * missing, missing)
     free = shutil.disk_usage(writer.path).free
     if needed > free:
         log.warning(

@@ -9,7 +9,7 @@ from typing import Any
 
 from genaug.engine.adapt import adapt_all, adapter_place
 from genaug.engine.device import resolve_device
-from genaug.engine.generate import BYTES_PER_PIXEL, generate_all
+from genaug.engine.generate import disk_bytes, generate_all
 from genaug.engine.judge import check_filters, judge_all
 from genaug.engine.plan import make_plan
 from genaug.errors import ConfigError, StoreError, did_you_mean
@@ -199,7 +199,7 @@ def preview(recipe: Recipe, *, device: str = "auto", shard: Shard | None = None)
         "shard": str(shard) if shard else None,
         "shard_samples": sum(map(len, mine)),
         "done": len(SampleStore.open(recipe.output).index) if begun else 0,
-        "bytes": int(plan.pixels * BYTES_PER_PIXEL),
+        "bytes": disk_bytes(plan.pixels, len(plan)),
         "to_adapt": to_adapt,
         "filters": [name for name, _ in recipe.filters(context)],
     }

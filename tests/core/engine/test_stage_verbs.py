@@ -1,0 +1,104 @@
+"""The verbs run, adapt, generate and filter as processes and as help texts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from noise_helpers import FILTERS, environment, genaug, write_recipe
+
+FULL = {"generator": {"needs_adapter": True}, "filters": FILTERS}
+
+
+def test_stages_one_by_one(tmp_path):
+    recipe = write_recipe(tmp_path, **FULL)
+    early = genaug("generate", recipe)
+    assert early.returncode == 2
+    assert "Run 'genaug adapt'" in early.stderr
+    assert "adapter: done" in genaug("adapt", recipe).stdout
+    assert "12 samples: 11 made, 0 reused, 1 refused, 0 failed" in genaug("generate", recipe).stdout
+    result = genaug("filter", recipe, "--json")
+    report = json.loads(result.stdout)
+    assert report["stages"]["filter"]["samples"] == 11
+    assert f"{report['stages']['filter']['kept']} of 11 samples kept" in genaug("filter", recipe).stdout
+    changed = genaug("filter", recipe, "filters.0.below=0")
+    assert changed.returncode == 2
+    assert "--redo-filters" in changed.stderr
+    assert "11 of 11 samples kept" in genaug("filter", recipe, "filters.0.below=0", "--redo-filters").stdout
+
+
+def test_partial_failure_is_exit_code_one(tmp_path):
+    (tmp_path / "failing").write_text("m_2_2")
+    recipe = write_recipe(tmp_path, generator={"fail": "failing"})
+    result = genaug("generate", recipe)
+    assert result.returncode == 1
+    assert "2 failed" in result.stdout
+    assert "failed: m_2_1, m_2_2: RuntimeError: this batch fails" in result.stdout
+    (tmp_path / "failing").write_text("")
+    result = genaug("generate", recipe)
+    assert result.returncode == 0
+    assert "2 made" in result.stdout
+
+
+def test_dry_run(tmp_path):
+    recipe = write_recipe(tmp_path, **FULL)
+    result = genaug("run", recipe, "--dry-run", "--shard", "1/2")
+    assert result.returncode == 0
+    assert "12: 4 conditions x 3" in result.stdout
+    assert "shard     1/2: " in result.stdout
+    assert not (tmp_path / "out").exists()
+    assert json.loads(genaug("run", recipe, "--dry-run", "--json").stdout)["samples"] == 12
+
+
+def test_overrides_and_errors_name_the_key(tmp_path):
+    recipe = write_recipe(tmp_path)
+    assert "4 samples" in genaug("generate", recipe, "generator.images_per_mask=1", "output=other").stdout
+    assert (tmp_path / "other/dataset.json").exists()
+    wrong = genaug("generate", recipe, "generator.images_per_mask=2", "output=other")
+    assert wrong.returncode == 2
+    assert "generator.images_per_mask is 2, was 1" in wrong.stderr
+    assert "--shard: '5'" in genaug("generate", recipe, "--shard", "5").stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "adapt", "generate", "filter"])
+def test_help_is_light(verb):
+    code = (
+        "import sys; from click.testing import CliRunner; from genaug.cli import group\n"
+        f"result = CliRunner().invoke(group, [{verb!r}, '--help'])\n"
+        "assert result.exit_code == 0 and '--shard I/N' in result.output, result.output\n"
+        "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can drop privileges")
+def test_a_read_only_folder(tmp_path):
+    """Root may write anywhere, so the process becomes somebody else first."""
+    recipe = write_recipe(tmp_path)
+    tmp_path.chmod(0o555)
+    parents = [p for p in tmp_path.parents if p not in (Path("/"), Path("/tmp"))]
+    modes = {p: p.stat().st_mode for p in parents}
+    for parent in parents:
+        parent.chmod(0o755)
+    try:
+        arguments = ["generate", str(recipe), "--device", "cpu"]
+        code = (
+            "import sys; from genaug.cli import main\n"
+            "import numpy, PIL.Image, PIL.PngImagePlugin, yaml, pydantic, genaug.engine, genaug_noise\n"
+            f"import os; os.setuid(65534); sys.argv[1:] = {arguments!r}; main()"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False
+        )
+    finally:
+        tmp_path.chmod(0o755)
+        for parent, mode in modes.items():
+            parent.chmod(mode)
+    assert result.returncode == 2, result.stderr
+    assert "out: cannot create the folder: no permission" in result.stderr
+    assert not (tmp_path / "out").exists()
