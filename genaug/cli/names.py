@@ -85,6 +85,8 @@ def _from_data(path: Path, data: Any) -> NamesFile:
         inner = next((data[key] for key in ("names", "classes", "id2label", "labels") if key in data), data)
     else:
         inner = data
+    if not isinstance(inner, list | Mapping) or (isinstance(data, Mapping) and "generator" in data):
+        raise TypeError("no table of names, or a recipe of ours, whose names may be placeholders")
     if isinstance(inner, list) and inner and all(isinstance(item, Mapping) for item in inner):
         names = {int(item.get("id", place)): item["name"] for place, item in enumerate(inner)}
         colors = {int(item.get("id", i)): tuple(item["color"]) for i, item in enumerate(inner) if item.get("color")}

@@ -1,0 +1,91 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from genaug.cli import group
+from genaug.registry import Registry
+
+RECIPE: dict[str, Any] = {
+    "labels": {"names": {0: "ground", 1: "tree", 2: "car"}, "ignore_index": 255},
+    "data": {"images": "images", "masks": "masks"},
+    "generator": {"use": "paint"},
+}
+PLUGIN = """
+from genaug import Component, hookimpl
+
+@hookimpl
+def genaug_components():
+    yield Component("generator", "paint", "check_parts:Paint", requires=("no_such_module",), extra="diffusion")
+"""
+
+
+def mask(*values: int) -> np.ndarray:
+    return np.array([values], np.uint8)
+
+
+@pytest.fixture
+def recipe(write_pairs: Callable[..., Path], install: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe file over two sound pairs; its generator exists but its library does not."""
+    from importlib import metadata
+
+    install("check-dist", {"check_plugin": PLUGIN}, {"check": "check_plugin"})
+    core = metadata.EntryPoint("core", "genaug.sources.plugin", "genaug")
+    mine = [e for e in metadata.entry_points(group="genaug") if e.value == "check_plugin"]
+    registry = Registry([core, *mine])
+    monkeypatch.setattr("genaug.recipe.default_registry", lambda: registry)
+    root = write_pairs({"a": mask(0, 0, 0, 1), "b": mask(0, 255, 255, 255)})
+    (root / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    return root / "recipe.yaml"
+
+
+def check(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(group, ["check", *map(str, arguments)])
+
+
+def test_a_sound_recipe_passes_and_shows_its_classes(recipe: Path) -> None:
+    result = check(recipe)
+    assert (result.exit_code, result.stderr) == (0, "")
+    words = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "data: 2 samples, 2 images, 2 masks; width x height: 4x1 (2)" in words
+    assert "0 ground 80.00% 2" in words
+    assert "1 tree 20.00% 1" in words
+    assert "2 car 0.00% 0 never occurs" in words
+    assert "37.50% of all pixels are ignored" in words
+    assert "note: generator paint needs no_such_module to run: pip install 'genaug[diffusion]'" in words
+
+
+def test_json_says_the_same(recipe: Path) -> None:
+    report = json.loads(check(recipe, "--json", "name=mine").stdout)
+    assert (report["recipe"], report["ok"], report["conditions"]) == ("mine", True, None)
+    assert report["data"]["classes"][0] == {"id": 0, "name": "ground", "pixels": 4, "share": 0.8, "masks": 2}
+    assert (report["data"]["missing_classes"], report["data"]["ignored_share"]) == ([2], 0.375)
+    assert report["data"]["sizes"] == {"4x1": 2}
+
+
+def test_problems_of_data_and_conditions_are_listed_with_exit_code_1(recipe: Path) -> None:
+    root = recipe.parent
+    Image.fromarray(mask(0, 9)).save(root / "masks" / "b.png")
+    (root / "more").mkdir()
+    (root / "more" / "c.png").write_bytes(b"torn")
+    for result in (check(recipe, "conditions={masks: more}"), check(recipe, "conditions={masks: more}", "--json")):
+        assert result.exit_code == 1
+        for told in ("image and mask differ in size", "id 9 is not in the class table", "the file cannot be read"):
+            assert told in result.stdout
+    report = json.loads(check(recipe, "conditions={masks: more}", "--json").stdout)
+    assert (report["ok"], len(report["data"]["problems"]), len(report["conditions"]["problems"])) == (False, 2, 1)
+
+
+def test_a_missing_folder_is_a_problem_and_a_wrong_key_an_error(recipe: Path) -> None:
+    result = check(recipe, "data.masks=nowhere")
+    assert result.exit_code == 1
+    assert "data: the folder of masks nowhere does not exist" in result.stdout
+    result = check(recipe, "data.maskz=masks")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "genaug: data.maskz: unknown key. Did you mean 'masks'?\n"

@@ -1,0 +1,113 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import genaug
+from genaug.cli import VERBS, group
+from genaug.errors import ConfigError, DataError
+
+
+def genaug_command(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "genaug", *arguments], capture_output=True, text=True, cwd=cwd, env=env
+    )
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Put a command of the test's own in place of ``genaug doctor``'s."""
+
+    def put(function: Callable[[], None]) -> None:
+        monkeypatch.setattr("genaug.cli.doctor.command", click.command()(function))
+
+    return put
+
+
+def test_help_names_every_verb_and_its_text() -> None:
+    result = CliRunner().invoke(group, ["--help"])
+    assert result.exit_code == 0
+    words = " ".join(result.output.split())
+    for name, (_, text) in VERBS.items():
+        assert f"{name} {text}" in words
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_exists_and_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(group, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"Usage: genaug {name}") or result.output.startswith(f"Usage: group {name}")
+    assert group.get_command(click.Context(group), name).get_short_help_str()  # type: ignore[union-attr]
+
+
+def test_version_and_unknown_verbs() -> None:
+    assert CliRunner().invoke(group, ["--version"]).output == f"genaug, version {genaug.__version__}\n"
+    result = CliRunner().invoke(group, ["generat"])
+    assert result.exit_code == 2
+    assert "No such command 'generat'. Did you mean 'generate'?" in result.output
+
+
+def test_errors_of_genaug_are_one_line_and_exit_code_2(verb: Callable[..., None]) -> None:
+    def fail() -> None:
+        raise ConfigError("got 3", where="seed", allowed="2")
+
+    verb(fail)
+    result = CliRunner().invoke(group, ["doctor"])
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", "genaug: seed: got 3. Allowed: 2.\n")
+    for arguments, environment in ((["--debug", "doctor"], {}), (["doctor"], {"GENAUG_DEBUG": "1"})):
+        shown = CliRunner().invoke(group, arguments, env=environment)
+        assert isinstance(shown.exception, ConfigError)
+
+
+def test_problems_in_data_keep_their_lines(verb: Callable[..., None]) -> None:
+    def fail() -> None:
+        raise DataError("2 problems", problems=["one", "two"])
+
+    verb(fail)
+    assert CliRunner().invoke(group, ["doctor"]).stderr == "genaug: 2 problems.\n  - one\n  - two\n"
+
+
+def test_bugs_are_not_dressed_up(verb: Callable[..., None]) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a bug")
+
+    verb(fail)
+    assert isinstance(CliRunner().invoke(group, ["doctor"]).exception, ZeroDivisionError)
+
+
+def test_interrupts_say_how_to_go_on(verb: Callable[..., None]) -> None:
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+
+    verb(stop)
+    result = CliRunner().invoke(group, ["doctor"])
+    assert result.exit_code == 130
+    assert "genaug: interrupted. The same command goes on where this one stopped." in result.stderr
+
+
+def test_a_process_ends_with_the_exit_code_and_no_traceback(tmp_path: Path) -> None:
+    result = genaug_command("check", "nowhere.yaml", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1].startswith("genaug: nowhere.yaml: cannot be read")
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in genaug_command("check", "nowhere.yaml", cwd=tmp_path, GENAUG_DEBUG="1").stderr
+
+
+def test_warnings_of_plugins_are_one_line(install: Callable[..., None], tmp_path: Path) -> None:
+    install("torn-dist", {"torn_plugin": "1 / 0"}, {"torn": "torn_plugin"})
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    result = genaug_command("check", "no-such-recipe", PYTHONPATH=path)
+    assert result.returncode == 2
+    lines = [line for line in result.stderr.splitlines() if "torn" in line]
+    assert lines[0].startswith(
+        "genaug: warning: genaug plugin 'torn' (torn-dist 1.0) could not be loaded: ZeroDivisionE"
+    )
+    assert "registry.py" not in result.stderr
