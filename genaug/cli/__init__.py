@@ -22,7 +22,10 @@ VERBS = {
     "filter": ("genaug.cli.filter:command", "Let the recipe's filters judge the samples of the store."),
     "run": ("genaug.cli.run:command", "Check, adapt, generate, filter and report in one go."),
     "report": ("genaug.cli.report:command", "Write the gallery and the quality figures of a store."),
-    "probe": ("genaug.cli.probe:command", "Find the layers of the base model that matter for adapting (Gradient Probe)."),
+    "probe": (
+        "genaug.cli.probe:command",
+        "Find the layers of the base model that matter for adapting (Gradient Probe).",
+    ),
     "plugins": ("genaug.cli.plugins:command", "List plugins, what they provide, and what is broken."),
     "doctor": ("genaug.cli.doctor:command", "Report versions, extras, disk space and settings of this machine."),
 }
