@@ -94,7 +94,7 @@ class AdapterTrainer:
         identity: Hash of the data and the base model; a checkpoint of another identity is refused.
         train: Example numbers to train on.
         held_out: Example numbers for the held-out loss.
-        on_checkpoint: Called as ``(step, result)`` on the main process after each checkpoint (previews, curves).
+        on_checkpoint: Called as ``(step, result)`` on the main process with each checkpoint (previews, curves).
     """
 
     def __init__(
@@ -269,9 +269,10 @@ class AdapterTrainer:
         save_file(
             {k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata={"genaug": json.dumps(about)}
         )
-        temporary.replace(path)
+        # Pictures come first: killed between the two, the same step is done and drawn again.
         if self.on_checkpoint is not None:
             self.on_checkpoint(step, result)
+        temporary.replace(path)
 
     def _resume(self) -> TrainingResult:
         path = self.folder / CHECKPOINT
