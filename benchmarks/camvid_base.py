@@ -1,0 +1,159 @@
+"""A base model for CamVid: genaug-tiny, trained on with the 367 training images and class-list prompts, no masks.
+
+    nice -n 19 python benchmarks/camvid_base.py --data CAMVID --run-dir RUNS --out RUNS/base --resume
+
+A mask is only read to list the classes an image shows, which makes its prompt. The text encoder is new (every class
+name is one token); the UNet and the decoder start from genaug-tiny. Every stage is skipped when its result is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from camvid_data import read
+from diffusers import StableDiffusionPipeline
+from torch import nn
+from train_tiny import Ema, ShortAttention, loop, prompt_keys, save_atomic, step_generator
+
+from genaug import LabelSpace
+from genaug_diffusion.images import resize_image
+from genaug_tiny.architecture import build_scheduler, build_text_encoder, build_tokenizer
+from genaug_tiny.weights import model_folder
+
+#: Height and width of the model's images: the multiples of 8 nearest to 90x120 at its aspect.
+SIZE = (96, 128)
+
+
+def words() -> list[str]:
+    """Return one word per class; "sign symbol" becomes one word so that every class is one token."""
+    return [name.replace(" ", "") for name in LabelSpace.from_config("camvid11").names.values()]
+
+
+def main() -> None:
+    """Parse the command line and run the stages in order."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="CamVid folder")
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder for caches and checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the exported pipeline")
+    parser.add_argument("--steps", type=int, default=4000, help="UNet steps")
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--lr", type=float, default=6e-4)
+    parser.add_argument("--vae-steps", type=int, default=600)
+    parser.add_argument("--vae-batch", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.run_dir.mkdir(parents=True, exist_ok=True)
+    for stage in (encode, train_unet, train_decoder, export):
+        started = time.time()
+        stage(args)
+        print(f"{stage.__name__}: {time.time() - started:.0f} s", flush=True)
+
+
+def tiny() -> Any:
+    """Return genaug-tiny in float32."""
+    return StableDiffusionPipeline.from_pretrained(model_folder(), local_files_only=True, safety_checker=None)
+
+
+@torch.no_grad()
+def encode(args: argparse.Namespace) -> None:
+    """Cache images, their mirror images, latents and prompts (which classes cover 1 % or more)."""
+    if (args.run_dir / "latents.pt").exists():
+        return
+    frames = read(args.data)
+    images = np.stack([resize_image(image, SIZE) for image in frames.images])
+    images = np.concatenate([images, images[:, :, ::-1]])
+    shares = np.stack([[(m == c).mean() for c in range(len(words()))] for m in frames.masks])
+    present = torch.from_numpy(np.tile(shares >= 0.01, (2, 1)))
+    vae, parts = tiny().vae.float().eval(), []
+    for first in range(0, len(images), 32):
+        x = torch.from_numpy(images[first : first + 32].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+        parts.append(vae.encode(x).latent_dist.mean)
+    np.save(args.run_dir / "images.npy", images)
+    save_atomic({"latents": torch.cat(parts), "present": present}, args.run_dir / "latents.pt")
+
+
+def train_unet(args: argparse.Namespace) -> None:
+    """Denoise under class-list prompts, as genaug-tiny was trained."""
+    if (args.run_dir / "unet.pt").exists():
+        return
+    pipe, cache = tiny(), torch.load(args.run_dir / "latents.pt", weights_only=True)
+    latents, present = cache["latents"] * pipe.vae.config.scaling_factor, cache["present"]
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(words())
+    text, unet = build_text_encoder(tokenizer).train(), pipe.unet.float().train()
+    unet.set_attn_processor(ShortAttention())
+    ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words()]
+    assert all(len(each) == 1 for each in ids), "every class must be one token"
+    keys = torch.tensor([[*(each[0] for each in ids), tokenizer.bos_token_id, tokenizer.eos_token_id]])
+    parameters = [p for module in (unet, text) for p in module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+    alphas = build_scheduler().alphas_cumprod
+    snr = alphas / (1 - alphas)
+    for step, finish in loop("unet", args, [unet, text], optimiser, ema := Ema(parameters), args.steps, 100):
+        generator = step_generator(0, step)
+        rows = torch.randint(len(latents), (args.batch,), generator=generator)
+        empty = torch.rand(args.batch, 1, generator=generator) < 0.1
+        t = ((torch.arange(args.batch) + torch.rand(args.batch, generator=generator)) / args.batch * 1000).long()
+        t = t.clamp(max=999)
+        x = latents[rows]
+        noise = torch.randn(x.shape, generator=generator)
+        a = alphas[t].view(-1, 1, 1, 1)
+        context = text(keys)[0].expand(args.batch, -1, -1)
+        bias = prompt_keys(present[rows] & ~empty)
+        with torch.autocast("cpu", torch.bfloat16):
+            noisy = a.sqrt() * x + (1 - a).sqrt() * noise
+            predicted = unet(noisy, t, context, cross_attention_kwargs={"key_bias": bias}).sample
+        error = (predicted.float() - noise).square().mean((1, 2, 3))
+        (error * (5.0 / snr[t]).clamp(max=1.0)).mean().backward()
+        finish(error.mean().detach())
+    for parameter, average in zip(parameters, ema.shadow, strict=True):
+        parameter.data.copy_(average)
+    save_atomic({"unet": unet.state_dict(), "text": text.state_dict()}, args.run_dir / "unet.pt")
+
+
+def train_decoder(args: argparse.Namespace) -> None:
+    """Train genaug-tiny's decoder on with these images; the latents stay as they are."""
+    if (args.run_dir / "vae.pt").exists():
+        return
+    images = np.load(args.run_dir / "images.npy", mmap_mode="r")
+    latents, vae = torch.load(args.run_dir / "latents.pt", weights_only=True)["latents"], tiny().vae.float()
+    decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder]).train()
+    parameters = list(decoder.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    for step, finish in loop("vae", args, [decoder], optimiser, ema := Ema(parameters, 0.99), args.vae_steps, 30):
+        rows = torch.randint(len(images), (args.vae_batch,), generator=step_generator(1, step))
+        x = torch.from_numpy(images[rows.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.autocast("cpu", torch.bfloat16):
+            y = decoder[1](decoder[0](latents[rows])).float()
+        edges = (y.diff(dim=2) - x.diff(dim=2)).abs().mean() + (y.diff(dim=3) - x.diff(dim=3)).abs().mean()
+        loss = (y - x).abs().mean() + 0.25 * edges
+        loss.backward()
+        finish(loss.detach())
+    for parameter, average in zip(parameters, ema.shadow, strict=True):
+        parameter.data.copy_(average)
+    save_atomic(vae.state_dict(), args.run_dir / "vae.pt")
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write the pipeline in diffusers format."""
+    pipe, weights = tiny(), torch.load(args.run_dir / "unet.pt", weights_only=True)
+    tokenizer = build_tokenizer(words())
+    text = build_text_encoder(tokenizer)
+    text.load_state_dict(weights["text"])
+    pipe.unet.float().load_state_dict(weights["unet"])
+    pipe.vae.float().load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True))
+    StableDiffusionPipeline(
+        vae=pipe.vae, unet=pipe.unet, text_encoder=text, tokenizer=tokenizer, scheduler=build_scheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    ).save_pretrained(args.out, safe_serialization=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

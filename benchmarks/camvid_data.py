@@ -1,0 +1,66 @@
+"""CamVid for the benchmarks: images and masks at 120x90, and splits by blocks of time.
+
+The data is non-commercial and never shipped; ``--data`` names its folder (its README says where it comes from).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+#: What to train and measure at: width, height.
+SIZE = (120, 90)
+CLASSES = 11
+IGNORE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Frames of CamVid.
+
+    Args:
+        stems: File stems, in time order within a drive.
+        images: uint8 ``[N, 90, 120, 3]``.
+        masks: uint8 ``[N, 90, 120]``, 255 = void.
+    """
+
+    stems: tuple[str, ...]
+    images: np.ndarray
+    masks: np.ndarray
+
+    def pick(self, stems: list[str]) -> Frames:
+        """Return the frames with these stems, in this order."""
+        rows = [self.stems.index(s) for s in stems]
+        return Frames(tuple(stems), self.images[rows], self.masks[rows])
+
+
+def read(data: Path, part: str = "train") -> Frames:
+    """Read all frames of a part, reduced: images by area averaging, masks by nearest neighbour."""
+    stems = (data / "splits" / f"{part}.txt").read_text().split()
+    images, masks = [], []
+    for stem in stems:
+        with Image.open(data / part / "images" / f"{stem}.jpg") as image:
+            images.append(np.asarray(image.resize(SIZE, Image.Resampling.BOX)))
+        with Image.open(data / part / "masks" / f"{stem}.png") as mask:
+            masks.append(np.asarray(mask.resize(SIZE, Image.Resampling.NEAREST)))
+    return Frames(tuple(stems), np.stack(images), np.stack(masks))
+
+
+def split(data: Path, frames: Frames, seed: int, share: str = "1_16") -> tuple[list[str], list[str]]:
+    """Return (labelled stems, held-out stems): the data's own labelled list, and the last fifth of every drive.
+
+    Frames of the held-out blocks are dropped from the labelled list, and so are the 3 frames (about 3 s)
+    before a block, because neighbouring frames show the same place.
+    """
+    held_out: list[str] = []
+    near: set[str] = set()
+    for drive in sorted({s[:6] for s in frames.stems}):
+        stems = sorted(s for s in frames.stems if s.startswith(drive))
+        cut = len(stems) * 4 // 5
+        held_out += stems[cut:]
+        near |= set(stems[cut - 3 : cut])
+    listed = (data / "splits" / share / f"seed{seed}" / "labeled.txt").read_text().split()
+    return [s for s in listed if s not in near and s not in set(held_out)], held_out
