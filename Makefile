@@ -1,0 +1,41 @@
+# Every target stands alone on a fresh machine and may be repeated.
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -q -c constraints.txt
+# Each prints one table in a minute or so; the long ones (camvid_*, train_tiny, tiny_matchmask) are started by hand.
+QUICK_BENCHMARKS := import_time layout_masks relative_filter sampling_overhead generate_memory
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint bench
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("genaug needs Python 3.11 or newer, e.g.: make PYTHON=python3.12 test" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/diffusion.installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[diffusion]"
+	touch $@
+
+$(VENV)/test.installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[test]"
+	touch $@
+
+quickstart: $(VENV)/diffusion.installed ## Show MatchMask at work on drawn scenes; results in quickstart/
+	$(BIN)/genaug quickstart --output quickstart
+
+test: lint ## Run lint, types, layer contracts and all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+lint: $(VENV)/test.installed ## Run lint, types and layer contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=plugins:integrations $(BIN)/lint-imports
+
+bench: $(VENV)/test.installed ## Run the quick benchmarks
+	@set -e; for name in $(QUICK_BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
