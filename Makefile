@@ -11,7 +11,7 @@ QUICK_BENCHMARKS := import_time layout_masks relative_filter sampling_overhead g
 .PHONY: help quickstart test lint bench
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("genaug needs Python 3.11 or newer, e.g.: make PYTHON=python3.12 test" if sys.version_info < (3, 11) else 0)'
