@@ -76,7 +76,7 @@ def _libraries(problems: list[str]) -> tuple[dict[str, str], dict[str, dict[str,
             required[requirement.name] = _version(requirement.name) or "missing"
             if fault:
                 problems.append(f"{fault}: pip install '{requirement.name}{requirement.specifier}'")
-        elif requirement.name != DISTRIBUTION:  # an extra that only joins others lacks what they lack
+        else:
             extra = extras.setdefault(named.group(1), {"lacks": [], "install": None})
             if fault:
                 extra["lacks"].append(fault)
