@@ -127,7 +127,7 @@ def summary_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{'filter':<20}{'judged':>8}{'dropped':>9}{'ignored':>9}  mean scores"
         for row in report["filters"]:
             scores = "  ".join(f"{name} {score['mean']:.3g}" for name, score in row["scores"].items())
-            ignored = percent(row["ignored_share"])
+            ignored = _percent(row["ignored_share"])
             yield f"{row['name']:<20}{row['judged']:>8}{row['dropped']:>9}{ignored:>9}  {scores}".rstrip()
         reasons = [(f["name"], r) for f in report["filters"] for r in f["reasons"]]
         yield from (f"  dropped by {name}: {r['count']} x {r['reason']}" for name, r in reasons)
@@ -136,6 +136,11 @@ def summary_lines(report: Mapping[str, Any]) -> Iterator[str]:
     width = max([8, *(len(row["name"]) for row in report["classes"])]) + 2
     yield f"{'id':>4}  {'class':<{width}}{'conditions':>10}{'pixels':>9}{'left to train on':>18}"
     for row in report["classes"]:
-        line = f"{row['id']:>4}  {row['name']:<{width}}{row['conditions']:>10}{percent(row['share']):>9}"
-        yield f"{line}{percent(row['training']):>18}"
+        line = f"{row['id']:>4}  {row['name']:<{width}}{row['conditions']:>10}{_percent(row['share']):>9}"
+        yield f"{line}{_percent(row['training']):>18}"
     yield from (f"note: {note}" for note in report["notes"])
+
+
+def _percent(value: float | None) -> str:
+    """Return `percent` in ASCII: not every terminal can write narrow spaces."""
+    return percent(value).replace("\u202f", " ").replace("–", "-")

@@ -95,6 +95,7 @@ def test_the_page_stands_alone_and_says_what_happened(painted):
     for words in ("painted", "dropped by dark", "brightness 40.0 below 50", "flagged, score 0.91", "50 % left"):
         assert words in page.text
     assert "<b>road</b>" in page.text  # escaped: a class name is text
+    assert "In no sample: never seen." in page.text
     assert set(page.images) >= {"mask of a", "real image of a", "generated a_0", "mask of a_0", "generated b_2"}
     assert "mask of a_2" not in page.images  # nothing is ignored there
     assert "generated b_3" not in page.images
@@ -210,6 +211,7 @@ def test_the_verb_prints_a_table_and_the_places(painted):
     assert str(store.path / "report" / "index.html") in result.output
     lines = list(summary_lines(write_report(store)))
     assert all(line in result.output for line in lines)
+    assert result.output.isascii()
 
 
 def test_the_verb_prints_json(painted, tmp_path):
