@@ -96,4 +96,6 @@ def _report_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"filter    {part['kept']} of {part['samples']} samples kept"
         for name, result in part["filters"].items():
             yield f"          {name}: {result['dropped']} dropped, {result['ignored_fraction']:.1%} of pixels ignored"
+    if "report" in stages:
+        yield f"report    {stages['report']['page']}"
     yield f"output    {report['output']}"
