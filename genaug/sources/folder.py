@@ -124,13 +124,16 @@ class FolderSource(Source):
         survey.samples = len(entries)
         findings, foreign = list(listing.findings), dict[int, list[str]]()
         # Threads overlap the waiting for files (network folders above all); processes would cost a start each.
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        try:
             results = pool.map(lambda entry: self._read(entry, missing=False)[2], entries)
             for entry, read in tqdm(zip(entries, results, strict=True), "check", len(entries), unit="sample", delay=1):
                 findings += read.findings
                 for class_id in read.foreign:
                     foreign.setdefault(class_id, []).append(self._name(entry.mask))
                 survey.add(image=read.image, size=read.size, pixels=read.pixels)
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a hundred thousand files
         survey.problems = summarize(findings) + self._foreign_lines(foreign) + self._binary_lines(survey)
         return survey
 

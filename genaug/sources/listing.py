@@ -110,7 +110,6 @@ def _scan(
         raise DataError(
             f"{layout.name(folder)} holds no {kind} that ends in {' or '.join(suffixes)} "
             f"(found: {there or 'no files'})",
-            where="data",
             hint="Set image_suffixes or mask_suffix, or 'recursive: true' for files in sub-folders",
         )
     return result
@@ -120,13 +119,13 @@ def _files(folder: Path, layout: Layout, kind: str) -> Iterator[Path]:
     """Yield the files of a folder; hidden ones, which file managers and notebooks leave behind, do not count."""
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
-        raise DataError(f"the folder of {kind}s {layout.name(folder)} {what}", where="data")
+        raise DataError(f"the folder of {kind}s {layout.name(folder)} {what}")
     try:
         for parent, folders, files in os.walk(folder, onerror=_raise):
             folders[:] = sorted(f for f in folders if not f.startswith(".")) if layout.recursive else []
             yield from (Path(parent, f) for f in files if not f.startswith("."))
     except OSError as error:
-        raise DataError(f"the folder of {kind}s cannot be read: {error}", where="data") from error
+        raise DataError(f"the folder of {kind}s cannot be read: {error}") from error
 
 
 def _raise(error: OSError) -> None:
@@ -153,11 +152,11 @@ def read_list(path: Path) -> list[tuple[int, str]]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the list {path} cannot be read: {error}", where="data.labeled") from error
+        raise DataError(f"the list {path} cannot be read: {error}") from error
     entries = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
     entries = [(number, text) for number, text in entries if text and not text.startswith("#")]
     if not entries:
-        raise DataError(f"the list {path} names no sample", where="data.labeled", hint="Write one file stem a line")
+        raise DataError(f"the list {path} names no sample", hint="Write one file stem a line")
     return entries
 
 

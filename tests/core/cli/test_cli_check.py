@@ -85,7 +85,7 @@ def test_problems_of_data_and_conditions_are_listed_with_exit_code_1(recipe: Pat
 def test_a_missing_folder_is_a_problem_and_a_wrong_key_an_error(recipe: Path) -> None:
     result = check(recipe, "data.masks=nowhere")
     assert result.exit_code == 1
-    assert "data: the folder of masks nowhere does not exist" in result.stdout
+    assert "the folder of masks nowhere does not exist" in result.stdout
     result = check(recipe, "data.maskz=masks")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "genaug: data.maskz: unknown key. Did you mean 'masks'?\n"
