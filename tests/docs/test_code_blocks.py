@@ -1,7 +1,7 @@
 """Every code block of the README and the docs runs, page by page, top to bottom, in one empty folder per page.
 
 * ``python``: executed; the blocks of a page share their names.
-* ``bash``: executed by bash with ``-e``; lines that start with ``make`` or ``python3 -m venv`` are set-up commands, which
+* ``bash``: executed by bash with ``-e``; lines that start with ``make``, ``pip install`` are set-up commands, which
   other checks run for real: here ``make -n`` shows that the target exists.
 * ``yaml``: a whole recipe; validated. ``text``, ``console`` and ``json`` show output.
 """

@@ -1,0 +1,112 @@
+"""Write ``docs/benchmarks.md`` and the table in the README from ``benchmarks/results/``; ``--check`` only compares."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results"
+BEGIN, END = "<!-- begin: written by benchmarks/make_page.py -->", "<!-- end -->"
+
+
+def load() -> dict[str, dict[str, Any]]:
+    """Return the results by script name."""
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def intro(name: str) -> str:
+    """Return what a benchmark's own docstring says, without its examples."""
+    text = ast.get_docstring(ast.parse((ROOT / f"benchmarks/{name}.py").read_text("utf-8"))) or ""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n") if not part.startswith("    "))
+
+
+def number(value: float | None, unit: str) -> str:
+    """Return a figure for people: shares in percent, seconds in the unit that fits."""
+    if value is None:
+        return ""
+    if unit == "share":
+        return f"{100 * value:.1f} %"
+    if unit == "s" and value < 1:
+        return f"{1000 * value:.3g} ms"
+    return f"{value:.4g} {unit}"
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the rows as a Markdown table; rows with a standard deviation show it."""
+    lines = ["| what | value | spread | baseline | ratio | runs |", "|---|---|---|---|---|---|"]
+    for r in rows:
+        unit = r["unit"]
+        spread = f"{number(r['min'], unit)} to {number(r['max'], unit)}"
+        if "std" in r:
+            spread = f"sd {100 * r['std']:.1f}; {spread}"
+        ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f}"
+        cells = [r["name"], number(r["value"], unit), spread, number(r["baseline"], unit), ratio, r["runs"]]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def page(results: dict[str, dict[str, Any]]) -> str:
+    """Return the whole page."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `benchmarks/make_page.py` from `benchmarks/results/`. A ratio above 1 means better than the",
+        "baseline (faster, smaller, more accurate). Candidate and baseline took turns in one run; values are medians,",
+        "those of mIoU means over seeds.",
+    ]
+    for name, result in results.items():
+        machine = result["machine"]
+        where = f"{machine['cpu']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}, torch {machine['torch']}"
+        lines += ["", f"## {name}", "", intro(name), "", *table(result["rows"]), ""]
+        lines += [f"`{result['command']}` at commit {result['commit']}; {where}."]
+    return "\n".join(lines) + "\n"
+
+
+def readme_table(results: dict[str, dict[str, Any]]) -> str:
+    """Return the README's table: MatchMask on rendered scenes."""
+    result = results["tiny_matchmask"]
+    seeds = len(result["seeds"])
+    lines = [
+        f"A small U-Net with {result['scenes']} labelled scenes that genaug renders itself, base model `genaug-tiny`:",
+        f"mean IoU in percent on 300 unseen scenes, mean and standard deviation over {seeds} seeds",
+        f"(`{result['command']}`).",
+        "",
+        "| trained on | mIoU | seeds better than real only |",
+        "|---|---|---|",
+    ]
+    for r in result["rows"]:
+        better = sum(gain > 0 for gain in r["gains"])
+        count = "" if r["name"].endswith("real only") else f"{better} of {seeds}"
+        lines.append(
+            f"| {r['name'].removeprefix('mIoU, ')} | {100 * r['value']:.1f} ± {100 * r['std']:.1f} | {count} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Write or compare both files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit 1 if a file differs from what would be written")
+    check = parser.parse_args().check
+    results = load()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    before, rest = readme.split(BEGIN)
+    files = {
+        ROOT / "docs/benchmarks.md": page(results),
+        ROOT / "README.md": f"{before}{BEGIN}\n{readme_table(results)}\n{END}{rest.split(END)[1]}",
+    }
+    stale = [path for path, text in files.items() if not path.is_file() or path.read_text("utf-8") != text]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} {'is out of date' if check else 'written'}")
+        if not check:
+            path.write_text(files[path], "utf-8")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
