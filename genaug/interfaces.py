@@ -118,11 +118,12 @@ class Generator(ABC):
         """Return the key by which draws may share a batch; by default the condition's ``(height, width)``."""
         return draw.condition.size
 
-    def generate(self, draws: Sequence[Draw]) -> list[Sample | Refused]:
+    def generate(self, draws: Sequence[Draw], *, ignore_index: int = 255) -> list[Sample | Refused]:
         """Make one sample per draw.
 
         Args:
             draws: At most `batch_size` draws whose `size_of` agree. Randomness comes from ``draw.seed`` alone.
+            ignore_index: The only id that a result's mask may have where the condition's mask has another.
 
         Returns:
             A list aligned with `draws`: samples with image ``[H, W, 3]`` and mask ``[H, W]`` at the condition's
@@ -149,19 +150,15 @@ class Generator(ABC):
             )
         for draw, result in zip(draws, results, strict=True):
             if not isinstance(result, Refused):
-                self._check(draw, result)
+                self._check(draw, result, ignore_index)
         return results
 
-    def _check(self, draw: Draw, result: Sample) -> None:
+    def _check(self, draw: Draw, result: Sample, ignore_index: int) -> None:
         where = f"{type(self).__name__}, sample {draw.key}"
         if result.image is None or result.mask is None:
             raise SampleError("image or mask missing", where=where, allowed="both")
-        if draw.condition.mask is not None and result.mask.shape != draw.condition.mask.shape:
-            raise SampleError(
-                f"mask of size {result.mask.shape}",
-                where=where,
-                allowed=f"the condition's {draw.condition.mask.shape}",
-            )
+        if draw.condition.mask is not None:
+            _check_only_ignored(draw.condition.mask, result.mask, ignore_index, where=where)
 
     @abstractmethod
     def _generate(self, draws: Sequence[Draw]) -> Sequence[Sample | Refused]:
@@ -241,7 +238,7 @@ class Mixer(ABC):
 def _check_only_ignored(before: Mask | None, after: Mask, ignore_index: int, *, where: str) -> None:
     if before is None or after.shape != before.shape or after.dtype != np.uint8:
         raise SampleError(
-            f"verdict mask {after.dtype} {after.shape}",
+            f"mask of type {after.dtype}, size {after.shape}",
             where=where,
             allowed=f"uint8 {None if before is None else before.shape}",
         )

@@ -134,7 +134,7 @@ def _make(
                 continue
             batch = [draws[n] for n in numbers]
             try:
-                results = generator.generate(batch)
+                results = generator.generate(batch, ignore_index=recipe.labels.ignore_index)
             except Exception as error:
                 in_a_row += 1
                 if made == 0 or in_a_row >= FAILURES_IN_A_ROW:

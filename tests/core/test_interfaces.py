@@ -52,12 +52,22 @@ def test_a_generator_answers_draw_by_draw() -> None:
         ([draw(0), draw(1, MASK.T.copy())], [], r"2 draws of sizes \[\(2, 3\), \(3, 2\)\]"),
         ([draw(0), draw(1)], [GOOD], "1 results for 2 draws"),
         ([draw(0)], [Sample("x", IMAGE)], "sample street_0: image or mask missing"),
-        ([draw(0)], [Sample("x", IMAGE[:1], MASK[:1])], r"sample street_0: mask of size \(1, 3\)"),
+        ([draw(0)], [Sample("x", IMAGE[:1], MASK[:1])], r"sample street_0: mask of type uint8, size \(1, 3\)"),
+        ([draw(0)], [Sample("x", IMAGE, MASK + np.uint8(1))], r"sample street_0: \d pixels were given another class"),
     ],
 )
 def test_broken_generators_are_caught(draws: list[Draw], results: list[Sample], told: str) -> None:
     with pytest.raises(SampleError, match=told):
         Fixed(*results).generate(draws)
+
+
+def test_a_generator_may_ignore_pixels_but_only_by_the_ignore_index() -> None:
+    partly = MASK.copy()
+    partly[0] = 254
+    result = Sample("x", IMAGE, partly)
+    assert Fixed(result).generate([draw(0)], ignore_index=254) == [result]
+    with pytest.raises(SampleError, match="Allowed: pixels set to the ignore index 255"):
+        Fixed(result).generate([draw(0)])
 
 
 class Drawing(Dataset[int]):
@@ -105,8 +115,8 @@ def test_filters_may_drop_with_a_reason_and_ignore_pixels() -> None:
         ([], "Judging, street: 0 verdicts for 1 samples"),
         ([Verdict(False)], "sample street_4: a dropped sample has no reason"),
         ([Verdict(True, mask=changed(1))], r"1 pixels were given another class\. Allowed: .* ignore index 255"),
-        ([Verdict(True, mask=MASK[:1])], r"verdict mask uint8 \(1, 3\)\. Allowed: uint8 \(2, 3\)"),
-        ([Verdict(True, mask=MASK.astype(np.int64))], "verdict mask int64"),
+        ([Verdict(True, mask=MASK[:1])], r"mask of type uint8, size \(1, 3\)\. Allowed: uint8 \(2, 3\)"),
+        ([Verdict(True, mask=MASK.astype(np.int64))], "mask of type int64"),
     ],
 )
 def test_broken_filters_are_caught(verdicts: list[Verdict], told: str) -> None:
