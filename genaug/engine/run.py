@@ -93,21 +93,27 @@ def run(
         generator = recipe.generator(context) if making else None
         filters = recipe.filters(context) if judging else []
         parts = _Parts(recipe, context, source, conditions, generator, filters, writer, redo_filters)
-        learned = adapt_all(recipe, context, generator, writer, source, train="adapt" in wanted)
-        leading = False
-        for stage in wanted:
-            if stage in ("filter", "report") and not leading:
-                leading = _lead(writer, stack)
-                if not leading:
-                    break
-            done = learned if stage == "adapt" else _STAGES[stage](parts)
-            report["stages"][stage] = done
-            recipe.registry.stage_finished(stage, done)
-            if stage == "generate":
-                report["failed"], report["complete"] = done["failed"], done["complete"]
-                if not done["complete"]:
-                    break
+        _run_stages(parts, wanted, report, stack)
     return report
+
+
+def _run_stages(parts: _Parts, wanted: Sequence[str], report: Report, stack: ExitStack) -> None:
+    """Run stages in order and fill `report`; stop after ``generate`` if samples are missing."""
+    recipe, writer, train = parts.recipe, parts.writer, "adapt" in wanted
+    learned = adapt_all(recipe, parts.context, parts.generator, writer, parts.source, train=train)
+    leading = False
+    for stage in wanted:
+        if stage in ("filter", "report") and not leading:
+            leading = _lead(writer, stack)
+            if not leading:
+                return
+        done = learned if stage == "adapt" else _STAGES[stage](parts)
+        report["stages"][stage] = done
+        recipe.registry.stage_finished(stage, done)
+        if stage == "generate":
+            report["failed"], report["complete"] = done["failed"], done["complete"]
+            if not done["complete"]:
+                return
 
 
 def _lead(writer: StoreWriter, stack: ExitStack) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from genaug.engine import run
 from genaug.recipe import Recipe, load_recipe
 from genaug.registry import Registry
 
@@ -95,3 +96,11 @@ def genaug(*arguments: object, **extra_environment: str) -> subprocess.Completed
         timeout=120,
         check=False,
     )
+
+
+FULL = {"filters": FILTERS, "generator": {"needs_adapter": True}}
+
+
+def go(root: Path, *, stages=OFFLINE, device="cpu", shard=None, repair=False, redo_filters=False, **changes):
+    recipe = make_recipe(root, **changes)
+    return run(recipe, stages=stages, device=device, shard=shard, repair=repair, redo_filters=redo_filters)
