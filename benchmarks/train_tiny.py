@@ -1,4 +1,4 @@
-"""Train genaug-tiny from nothing: render scenes, train the VAE, cache latents, train the UNet, export.
+"""Train genaug-tiny from nothing: render scenes, fix the latent space, train UNet and decoder, export.
 
     nice -n 19 python benchmarks/train_tiny.py --run-dir RUNS --out plugins/genaug_tiny/model
 
@@ -22,22 +22,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from genaug_tiny.architecture import (
+    LATENT_CHANNELS,
     MAX_TOKENS,
     build_scheduler,
     build_text_encoder,
     build_tokenizer,
     build_unet,
     build_vae,
+    set_linear_encoder,
 )
 from genaug_tiny.scenes import CLASSES, EVALUATION_SEEDS, PRETRAINING_SEEDS, class_prompt, render_scene
 
 CHECKPOINT_EVERY_S = 120.0
+CORNERS = (0, 16, 32)  # of the half-size views, in pixels
 
 
 def main() -> None:
@@ -45,12 +49,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for caches and checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="folder for the exported pipeline")
-    parser.add_argument("--stages", nargs="+", default=["render", "vae", "latents", "unet", "export"])
+    parser.add_argument("--stages", nargs="+", default=["render", "latents", "unet", "vae", "export"])
     parser.add_argument("--scenes", type=int, default=30_000)
     parser.add_argument("--vae-steps", type=int, default=1400)
     parser.add_argument("--vae-batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=8000, help="UNet steps")
     parser.add_argument("--batch", type=int, default=32, help="UNet batch")
+    parser.add_argument("--plain-steps", type=int, default=0, help="first UNet steps without crops, min-SNR-5")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=PRETRAINING_SEEDS.start, help="first scene seed")
@@ -63,7 +68,7 @@ def main() -> None:
     assert seeds.start >= EVALUATION_SEEDS.stop, "pretraining would see evaluation scenes"
     torch.set_num_threads(args.threads)
     args.run_dir.mkdir(parents=True, exist_ok=True)
-    stages = {"render": render, "vae": train_vae, "latents": cache_latents, "unet": train_unet, "export": export}
+    stages = {"render": render, "latents": cache_latents, "vae": train_vae, "unet": train_unet, "export": export}
     for name in args.stages:
         started = time.time()
         stages[name](args, seeds)
@@ -174,72 +179,106 @@ def loop(
 
 
 # ------------------------------------------------------------------------------------------------- scenes
-def _render_block(seeds: range) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    images, present = [], np.zeros((len(seeds), len(CLASSES)), np.bool_)
+def _render_block(seeds: range) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     names = list(CLASSES.values())
-    for row, seed in enumerate(seeds):
-        scene = render_scene(seed)
-        images.append(scene.image)
-        present[row, [names.index(word) for word in class_prompt(scene.mask).split()]] = True
-    return np.stack(images), present
+
+    def named(mask: npt.NDArray[np.uint8], share: float) -> npt.NDArray[np.bool_]:
+        words = class_prompt(mask, min_share=share).split()
+        return np.array([name in words for name in names])
+
+    images, whole, crops = [], [], []
+    for seed in seeds:
+        image, mask = render_scene(seed)
+        images.append(image)
+        whole.append(named(mask, 0.01))
+        crops.append([[named(mask[y : y + 32, x : x + 32], 0.02) for x in CORNERS] for y in CORNERS])
+    return np.stack(images), np.stack(whole), np.array(crops)
 
 
 def render(args: argparse.Namespace, seeds: range) -> None:
-    """Render the scenes once: images.npy [N,64,64,3] uint8 and present.npy [N,K] bool. No mask is kept."""
-    if (args.run_dir / "present.npy").exists():
+    """Render the scenes once; masks are reduced to lists of visible classes and thrown away.
+
+    Writes images.npy [N, 64, 64, 3] uint8, present.npy [N, K] bool (classes of the whole view) and crops.npy
+    [N, 3, 3, K] bool (classes of the nine half-size views, which are prompts for crops of the image).
+    """
+    if (args.run_dir / "crops.npy").exists():
         return
     blocks = [range(first, min(first + 500, seeds.stop)) for first in range(seeds.start, seeds.stop, 500)]
     with ProcessPoolExecutor(args.threads) as pool:
-        results = list(tqdm(pool.map(_render_block, blocks), total=len(blocks), desc="render"))
-    np.save(args.run_dir / "images.npy", np.concatenate([images for images, _ in results]))
-    np.save(args.run_dir / "present.npy", np.concatenate([present for _, present in results]))
+        results = list(tqdm(pool.map(_render_block, blocks), total=len(blocks), desc="render", mininterval=10))
+    for index, name in enumerate(("images", "present", "crops")):
+        partial = args.run_dir / f"{name}.part.npy"
+        np.save(partial, np.concatenate([result[index] for result in results]))
+        partial.replace(args.run_dir / f"{name}.npy")
 
 
 # ---------------------------------------------------------------------------------------------------- VAE
+@torch.no_grad()
+def cache_latents(args: argparse.Namespace, _seeds: range) -> None:
+    """Fix the latent space (principal components of 4 x 4 patches) and encode every image once."""
+    if (args.run_dir / "latents.pt").exists():
+        return
+    images = np.load(args.run_dir / "images.npy", mmap_mode="r")
+    sample = patches(torch.from_numpy(images[:4000])).double()
+    mean = sample.mean(0)
+    values, vectors = torch.linalg.eigh((sample - mean).T.cov())
+    values, vectors = values.flip(0)[:LATENT_CHANNELS], vectors.flip(1)[:, :LATENT_CHANNELS]
+    # Half-whitened: pure components would leave colour far below brightness, in the noise of most timesteps.
+    basis = (vectors * values**-0.25).T
+    blocks = [patches(torch.from_numpy(images[i : i + 1000])) for i in range(0, len(images), 1000)]
+    latents = torch.cat([(block - mean.float()) @ basis.T.float() for block in blocks])
+    latents = latents.view(-1, 16, 16, LATENT_CHANNELS).permute(0, 3, 1, 2).contiguous()
+    print("latent standard deviations", latents.std((0, 2, 3)).tolist())
+    cache = {"latents": latents, "basis": basis.float(), "mean": mean.float()}
+    save_atomic(cache | {"scaling_factor": round(float(1 / latents.std()), 5)}, args.run_dir / "latents.pt")
+
+
+def patches(images: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] to float [N * H/4 * W/4, 48] in [-1, 1]."""
+    n, h, w, _ = images.shape
+    cut = images.view(n, h // 4, 4, w // 4, 4, 3).transpose(2, 3)
+    return cut.reshape(-1, 48).float() / 127.5 - 1
+
+
+def new_vae(args: argparse.Namespace) -> AutoencoderKL:
+    """The VAE with its encoder in place and an untrained decoder that starts as a linear map."""
+    cache = torch.load(args.run_dir / "latents.pt", weights_only=True, mmap=True)
+    torch.manual_seed(args.seed)
+    vae = build_vae()
+    set_linear_encoder(vae, cache["basis"].clone(), cache["mean"].clone())
+    vae.register_to_config(scaling_factor=cache["scaling_factor"])
+    for module in vae.decoder.modules():
+        if isinstance(module, ResnetBlock2D):
+            nn.init.zeros_(module.conv2.weight)
+    return vae
+
+
 def train_vae(args: argparse.Namespace, seeds: range) -> None:
-    """L1 on colours and on their differences between neighbours (keeps edges), with a whiff of KL."""
+    """Train the decoder on the fixed latents: L1 on colours and on differences between neighbours (edges)."""
     if (args.run_dir / "vae.pt").exists():
         return
     images = np.load(args.run_dir / "images.npy", mmap_mode="r")
-    torch.manual_seed(seeds.start)
-    vae = build_vae().to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
-    ema = Ema(list(vae.parameters()), decay=0.995)
-    for step, finish in loop("vae", args, [vae], optimiser, ema, args.vae_steps, 50):
-        generator = step_generator(seeds.start, step)
-        rows = torch.randint(len(images), (args.vae_batch,), generator=generator)
-        x = torch.from_numpy(images[np.sort(rows.numpy())]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        x = x.contiguous(memory_format=torch.channels_last)
+    latents = torch.load(args.run_dir / "latents.pt", weights_only=True, mmap=True)["latents"]
+    vae = new_vae(args)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder]).to(memory_format=torch.channels_last).train()
+    parameters = list(decoder.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    ema = Ema(parameters, decay=0.995)
+    for step, finish in loop("vae", args, [decoder], optimiser, ema, args.vae_steps, 50):
+        rows = torch.randint(len(images), (args.vae_batch,), generator=step_generator(seeds.start, step))
+        x = torch.from_numpy(images[rows.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        z = latents[rows].contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(x).latent_dist
-            y = vae.decode(posterior.sample(generator=generator)).sample
-        y = y.float()
+            y = decoder[1](decoder[0](z)).float()
         edges = (y.diff(dim=2) - x.diff(dim=2)).abs().mean() + (y.diff(dim=3) - x.diff(dim=3)).abs().mean()
-        kl = posterior.kl().float().mean() / x[0].numel()
-        loss = (y - x).abs().mean() + 0.5 * edges + 3e-4 * kl
+        loss = (y - x).abs().mean() + 0.25 * edges
         loss.backward()
         finish(loss.detach())
-    for parameter, average in zip(vae.parameters(), ema.shadow, strict=True):
+    for parameter, average in zip(parameters, ema.shadow, strict=True):
         parameter.data.copy_(average)
     save_atomic(vae.state_dict(), args.run_dir / "vae.pt")
-
-
-@torch.no_grad()
-def cache_latents(args: argparse.Namespace, _seeds: range) -> None:
-    """Encode every image once and fix the scaling factor at 1 / standard deviation."""
-    if (args.run_dir / "latents.pt").exists():
-        return
-    vae = build_vae()
-    vae.load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True))
-    vae = vae.to(memory_format=torch.channels_last).eval()
-    images, parts = np.load(args.run_dir / "images.npy", mmap_mode="r"), []
-    for first in tqdm(range(0, len(images), 100), desc="latents", mininterval=10):
-        x = torch.from_numpy(images[first : first + 100]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16):
-            parts.append(vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist.mean.float())
-    latents = torch.cat(parts).contiguous()
-    print("latent std per channel", latents.std((0, 2, 3)).tolist(), "mean", latents.mean((0, 2, 3)).tolist())
-    save_atomic({"latents": latents, "scaling_factor": float(1 / latents.std())}, args.run_dir / "latents.pt")
 
 
 # --------------------------------------------------------------------------------------------------- UNet
@@ -260,10 +299,13 @@ class ShortAttention:
             return x.view(batch, x.shape[1], attn.heads, -1).transpose(1, 2)
 
         q, k, v = heads(attn.to_q(hidden_states)), heads(attn.to_k(context)), heads(attn.to_v(context))
-        scores = (q @ k.transpose(-1, -2)).float() * attn.scale
+        scores = (q * attn.scale) @ k.transpose(-1, -2)
         if encoder_hidden_states is not None and key_bias is not None:
-            scores = scores + key_bias
-        out = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(batch, tokens, -1)
+            scores = scores + key_bias.to(scores.dtype)
+        # Autocast would widen the softmax to float32, which doubles the traffic of the largest tensors.
+        with torch.autocast("cpu", enabled=False):
+            shares = scores.softmax(-1)
+        out = (shares @ v).transpose(1, 2).reshape(batch, tokens, -1)
         result: Tensor = attn.to_out[0](out)
         return result
 
@@ -285,38 +327,59 @@ def prompt_keys(present: Tensor) -> Tensor:
     return torch.cat([named, torch.zeros_like(ends), ends], dim=1)[:, None, None]
 
 
+def random_crops(latents: Tensor, crops: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw half-size views: latents [count, C, 8, 8] and the classes that each of them shows [count, K] bool."""
+    rows = torch.randint(len(latents), (count,), generator=generator)
+    places = torch.randint(len(CORNERS), (2, count), generator=generator)
+    views = latents[rows].unfold(2, 8, 4).unfold(3, 8, 4)  # [count, C, 3, 3, 8, 8]
+    return views[torch.arange(count), :, places[0], places[1]], crops[rows, places[0], places[1]]
+
+
 def train_unet(args: argparse.Namespace, seeds: range) -> None:
     """Denoise cached latents under class-list prompts; UNet and text encoder together, with EMA."""
     cache = torch.load(args.run_dir / "latents.pt", weights_only=True)
     latents = cache["latents"] * cache["scaling_factor"]
     present_all = torch.from_numpy(np.load(args.run_dir / "present.npy"))
+    crops_all = torch.from_numpy(np.load(args.run_dir / "crops.npy")) if args.plain_steps < args.steps else present_all
+    few_classes = 1.0 / present_all.sum(1).clamp(min=1)
     torch.manual_seed(seeds.start + 1)
-    tokenizer, unet = build_tokenizer(), build_unet().to(memory_format=torch.channels_last).train()
+    tokenizer, unet = build_tokenizer(), build_unet().train()
     text, alphas = build_text_encoder(tokenizer).train(), build_scheduler().alphas_cumprod
     unet.set_attn_processor(ShortAttention())
     ids = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in CLASSES.values()]
     assert all(len(each) == 1 for each in ids), "every class must be one token"
     words = torch.tensor([[*(each[0] for each in ids), tokenizer.bos_token_id, tokenizer.eos_token_id]])
     parameters = [p for module in (unet, text) for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-2)
+    optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
     run = torch.compile(unet) if args.compile else unet
     snr = alphas / (1 - alphas)
     for step, finish in loop("unet", args, [unet, text], optimiser, ema := Ema(parameters), args.steps, 200):
         generator = step_generator(seeds.start + 1, step)
-        rows = torch.randint(len(latents), (args.batch,), generator=generator)
-        empty = torch.rand(args.batch, 1, generator=generator) < 0.1
+        if step < args.plain_steps:
+            rows = torch.randint(len(latents), (args.batch,), generator=generator)
+            x, present = latents[rows], present_all[rows]
+        elif step % 2:
+            # Half-size views cost a quarter, name fewer classes, and so tie a word to a place's look.
+            x, present = random_crops(latents, crops_all, 3 * args.batch, generator)
+        else:
+            rows = torch.multinomial(few_classes, args.batch, generator=generator)
+            x, present = latents[rows], present_all[rows]
+        empty = torch.rand(len(x), 1, generator=generator) < 0.1
         # One timestep per stratum: the same uniform distribution with a calmer loss.
-        strata = (torch.arange(args.batch) + torch.rand(args.batch, generator=generator)) / args.batch
+        strata = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
         t = (strata * 1000).long().clamp(max=999)
-        x, noise = latents[rows], torch.randn(args.batch, *latents.shape[1:], generator=generator)
+        noise = torch.randn(x.shape, generator=generator)
         a = alphas[t].view(-1, 1, 1, 1)
-        noisy = (a.sqrt() * x + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        context = text(words)[0].expand(args.batch, -1, -1)
-        bias = prompt_keys(present_all[rows] & ~empty)
+        noisy = a.sqrt() * x + (1 - a).sqrt() * noise
+        context = text(words)[0].expand(len(x), -1, -1)
+        bias = prompt_keys(present & ~empty)
         with torch.autocast("cpu", torch.bfloat16):
             predicted = run(noisy, t, context, cross_attention_kwargs={"key_bias": bias}).sample
         error = (predicted.float() - noise).square().mean((1, 2, 3))
-        loss = (error * (5.0 / snr[t]).clamp(max=1.0)).mean()  # min-SNR-5: easy low noise counts less
+        # Where noise is high, layout and classes are decided, and there an error of epsilon means a large error of the
+        # image: weigh by what the image loses (as v-prediction does), and less where the noise is low.
+        ceiling, floor = (5.0, 0.0) if step < args.plain_steps else (6.0, 1.0)
+        loss = (error * (snr[t] + floor).clamp(max=ceiling) / snr[t]).mean()
         loss.backward()
         finish(error.mean().detach())
     shadow = iter(ema.shadow)
@@ -330,11 +393,9 @@ def train_unet(args: argparse.Namespace, seeds: range) -> None:
 # ------------------------------------------------------------------------------------------------- export
 def export(args: argparse.Namespace, _seeds: range) -> None:
     """Write the pipeline as half-precision safetensors, with a thinned training log."""
-    vae, unet, tokenizer = build_vae(), build_unet(), build_tokenizer()
+    vae, unet, tokenizer = new_vae(args), build_unet(), build_tokenizer()
     text, weights = build_text_encoder(tokenizer), torch.load(args.run_dir / "unet.pt", weights_only=True)
     vae.load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True))
-    factor = torch.load(args.run_dir / "latents.pt", weights_only=True, mmap=True)["scaling_factor"]
-    vae.register_to_config(scaling_factor=round(factor, 5))
     unet.load_state_dict(weights["unet"])
     text.load_state_dict(weights["text"])
     pipeline = StableDiffusionPipeline(

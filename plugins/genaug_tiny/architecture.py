@@ -7,17 +7,20 @@ into EOS and the padding, which rectification leaves visible to all pixels. And 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from genaug_tiny.scenes import CLASSES
 
 MAX_TOKENS = 77
 LATENT_FACTOR = 4
+LATENT_CHANNELS = 6
 COMMON_WORDS = ("a", "of", "the", "and", "in", "on", "photo", "street", "park", "scene", "day", "night", "fog",
                 "fence", "sidewalk", "person", "people", "bus", "truck", "bicycle", "dog", "cat")  # fmt: skip
 
@@ -74,23 +77,74 @@ def build_text_encoder(tokenizer: CLIPTokenizer, *, width: int = 64) -> CLIPText
     return encoder
 
 
-def build_vae(*, channels: Sequence[int] = (24, 48, 80), latent_channels: int = 4) -> AutoencoderKL:
-    """A VAE with three levels: 64 x 64 pixels become 16 x 16 latents."""
+def build_vae(*, channels: Sequence[int] = (24, 48, 80), latent_channels: int = LATENT_CHANNELS) -> AutoencoderKL:
+    """A VAE with three levels and no attention: 64 x 64 pixels become 16 x 16 latents.
+
+    One normalisation group: more of them would take the absolute colour of a patch away from so few channels.
+    """
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
         latent_channels=latent_channels,
         block_out_channels=tuple(channels),
         layers_per_block=1,
-        norm_num_groups=8,
+        norm_num_groups=1,
+        mid_block_add_attention=False,
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         sample_size=64,
     )
 
 
+@torch.no_grad()
+def set_linear_encoder(vae: AutoencoderKL, basis: Tensor, mean: Tensor, *, anchor: float = 50.0) -> None:
+    """Make a VAE's encoder compute `basis @ (patch - mean)` of every 4 x 4 patch, for example principal components.
+
+    A few hundred training steps leave an encoder of this size far behind principal components, so it is built instead
+    of trained. Residual branches are silenced, the two strided convolutions unfold the patch, and the final
+    normalisation and SiLU are undone: values travel in pairs (v, -v), because SiLU(v) - SiLU(-v) = v, and beside
+    a large constant pair, which pins the normalisation's standard deviation whatever the image is.
+
+    Args:
+        vae: from `build_vae`; its encoder's weights are overwritten, its posterior becomes nearly deterministic.
+        basis: [C, 48] float, C latent channels; a patch is flattened as (row, column, colour).
+        mean: [48] float, for pixels in [-1, 1].
+        anchor: the constant; large against the latents.
+    """
+    encoder, count = vae.encoder, len(basis)
+    for module in [*encoder.modules(), vae.quant_conv]:
+        if isinstance(module, nn.Conv2d):
+            module.weight.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
+    for colour in range(3):
+        encoder.conv_in.weight[colour, colour, 1, 1] = 1
+    unfold, project = (encoder.down_blocks[level].downsamplers[0].conv for level in (0, 1))
+    for row, column, colour in itertools.product(range(2), range(2), range(3)):
+        unfold.weight[(2 * row + column) * 3 + colour, colour, row, column] = 1
+    # Channels of the first unfolding, at the four places of the second, give the 48 values of the patch.
+    patches = basis.view(count, 2, 2, 2, 2, 3).permute(0, 2, 4, 5, 1, 3).reshape(count, 12, 2, 2)
+    offset = basis @ mean
+    for sign, first in ((1, 0), (-1, count)):
+        project.weight[first : first + count, :12, :2, :2] = sign * patches
+        project.bias[first : first + count] = -sign * offset
+    project.bias[2 * count], project.bias[2 * count + 1] = anchor, -anchor
+    for block in encoder.down_blocks:
+        shortcut = block.resnets[0].conv_shortcut
+        if shortcut is not None:
+            shortcut.weight.copy_(torch.eye(*shortcut.weight.shape[:2])[..., None, None])
+    # Standard deviation over all channels when the values are small beside the anchor.
+    channels = encoder.conv_norm_out.num_channels
+    spread = anchor * (2 / channels) ** 0.5
+    for index in range(count):
+        encoder.conv_out.weight[index, index, 1, 1] = spread
+        encoder.conv_out.weight[index, count + index, 1, 1] = -spread
+    encoder.conv_out.bias[count:] = -20.0
+    vae.quant_conv.weight.copy_(torch.eye(2 * count)[..., None, None])
+
+
 def build_unet(
-    *, channels: Sequence[int] = (64, 96, 128), latent_channels: int = 4, text_width: int = 64
+    *, channels: Sequence[int] = (64, 96, 128), latent_channels: int = LATENT_CHANNELS, text_width: int = 64
 ) -> UNet2DConditionModel:
     """A UNet with Stable Diffusion's structure: cross-attention on two levels and in the middle."""
     return UNet2DConditionModel(

@@ -7,6 +7,7 @@ to compare training sets at 64 x 64 pixels.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -127,10 +128,10 @@ def train_segmenter(
     # channels_last is the faster layout for small convolutions on CPUs.
     model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=max(steps, 1), pct_start=0.2)
     class_weights = _class_weights(y_all, num_classes, ignore_index)
     fast_bfloat16 = _has_matrix_units()
-    for _ in tqdm(range(steps), desc="train segmenter", disable=not progress, leave=False):
+    for step in tqdm(range(steps), desc="train segmenter", disable=not progress, leave=False):
+        optimiser.param_groups[0]["lr"] = lr * _one_cycle(step / steps)
         rows = torch.multinomial(draw_weights, batch_size, replacement=True, generator=generator)
         x, y = x_all[rows].permute(0, 3, 1, 2).float() / 255, y_all[rows]
         if augment:
@@ -142,9 +143,14 @@ def train_segmenter(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        schedule.step()
     model.eval()
     return model
+
+
+def _one_cycle(share: float, *, rise: float = 0.2) -> float:
+    """Learning-rate factor at a share in [0, 1) of the training: a cosine up, then a longer one down to zero."""
+    phase = share / rise - 1 if share < rise else (share - rise) / (1 - rise)
+    return 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * phase))
 
 
 def _has_matrix_units() -> bool:
