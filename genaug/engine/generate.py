@@ -104,11 +104,11 @@ def _warn_if_disk_is_small(plan: Plan, missing: int, writer: StoreWriter) -> Non
     free = shutil.disk_usage(writer.path).free
     if needed > free:
         log.warning(
-            "%s: %d samples may need up to %.1f GB, %.1f GB are free; a full disk stops the run and loses nothing",
+            "%s: %d samples may need up to %.0f MB, %.0f MB are free; a full disk stops the run and loses nothing",
             writer.path,
             missing,
-            needed / 1e9,
-            free / 1e9,
+            needed / 1e6,
+            free / 1e6,
         )
 
 
