@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePath
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,6 +21,18 @@ class Options(BaseModel):
     """Base of every options model: unknown keys are errors, values are not changed after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+    #: Names of options that change speed or reports, never a sample beyond rounding; a store outlives their change.
+    speed_only: ClassVar[frozenset[str]] = frozenset()
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the JSON form without the options in `speed_only`, here and in nested options."""
+        result = {k: v for k, v in self.model_dump(mode="json").items() if k not in self.speed_only}
+        for name in result:
+            value = getattr(self, name)
+            if isinstance(value, Options):
+                result[name] = value.decisive()
+        return result
 
 
 class ComponentConfig(BaseModel):

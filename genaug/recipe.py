@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genaug.config import ComponentConfig, RecipeConfig, SourceConfig, override, read_recipe, validate
+from genaug.config import ComponentConfig, Options, RecipeConfig, SourceConfig, override, read_recipe, validate
 from genaug.errors import ConfigError
 from genaug.labels import LabelSpace
 from genaug.registry import Registry, default_registry
@@ -202,10 +202,14 @@ class Recipe:
         return {"use": config.use, **({"name": config.name} if config.name else {}), **options}
 
     def samples_hash(self) -> str:
-        """Return the hash of everything that decides the samples: not the filters, not the output folder."""
+        """Return the hash of what decides the samples: no filter, no output folder, no `speed_only` option."""
         data = self.resolved()
         for key in ("filters", "output", "name"):
             data.pop(key)
+        part = self.config.generator
+        _, model = check_options(self.registry, "generator", part.use, part.options, where="generator")
+        if isinstance(model, Options):
+            data["generator"] = {"use": part.use, **model.decisive()}
         return digest({"version": SAMPLES_VERSION, **data})
 
 

@@ -41,7 +41,7 @@ def stage_command(only: str | None, options: Sequence[str], text: str) -> click.
 
     @click.pass_context
     def command(context: click.Context, /, recipe: str, assignments: tuple[str, ...], **given: Any) -> None:
-        from genaug.engine import STAGES, preview, run
+        from genaug.engine import STAGES, adapt_together, launched_processes, preview, run
         from genaug.recipe import load_recipe
         from genaug.store import Shard
 
@@ -51,6 +51,9 @@ def stage_command(only: str | None, options: Sequence[str], text: str) -> click.
         if dry_run:
             report = preview(loaded, device=given["device"], shard=shard)
             lines = _plan_lines(report)
+        elif only == "adapt" and text_of_shard is None and launched_processes() > 1:
+            report = adapt_together(loaded, **given)
+            lines = _report_lines(report) if os.environ["RANK"] == "0" else iter(())
         else:
             report = run(loaded, stages=STAGES if only is None else [only], shard=shard, **given)
             lines = _report_lines(report)

@@ -11,6 +11,7 @@ from typing import Any, overload
 from genaug.errors import AdapterError
 from genaug.interfaces import Generator
 from genaug.recipe import BuildContext, Recipe
+from genaug.rng import Rng
 from genaug.sources.base import Source
 from genaug.store import lock
 from genaug.store.files import make_folder
@@ -85,8 +86,7 @@ def adapt_all(
             with writer.exclusive(lock.ADAPT):
                 if not component.adapted(folder):  # else another shard did it while this one waited
                     make_folder(folder)
-                    # The name holds a digest of all options; the generator's stream must not move with its sampler's.
-                    rng = recipe.rng.child("adapt", "generator" if place == "adapter" else name)
+                    rng = adapting_stream(recipe, name, place)
                     with single_process() if writer.shard else contextlib.nullcontext():
                         samples = LabelledSamples(source)
                         learned = component.adapt(samples, folder, labels=recipe.labels, rng=rng)
@@ -105,3 +105,11 @@ def single_process() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
+
+
+def adapting_stream(recipe: Recipe, name: str, place: str) -> Rng:
+    """Return the random stream of one adaptation.
+
+    `name` holds a digest of all options; the generator's stream must not move with its sampler's.
+    """
+    return recipe.rng.child("adapt", "generator" if place == "adapter" else name)

@@ -14,6 +14,8 @@ DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 class TrainingOptions(Options):
     """Hyper-parameters of an adapter training."""
 
+    speed_only = frozenset({"micro_batch_size", "gradient_checkpointing", "checkpoint_every", "preview_images"})
+
     steps: int = Field(100_000, ge=1, description="Optimiser steps (MatchMask: 100k).")
     batch_size: int = Field(4, ge=1, description="Images per step over all processes (MatchMask: 4).")
     micro_batch_size: int | None = Field(

@@ -239,9 +239,8 @@ class AdapterTrainer:
 
     def _fingerprint(self) -> str:
         """Return what must agree for a checkpoint to be this training's."""
-        options = self.options.model_dump(mode="json")
-        for key in ("checkpoint_every", "micro_batch_size", "preview_images", "steps"):
-            options.pop(key)
+        options = self.options.decisive()
+        options.pop("steps")  # more steps may go on from a checkpoint
         shapes = {n: list(p.shape) for n, p in self.parameters.items()}
         return digest([self.identity, options, shapes, self.train, self.held_out, repr(self.rng)])
 

@@ -13,6 +13,8 @@ from genaug_diffusion.config import DtypeName, TrainingOptions
 class MatchMaskOptions(Options):
     """Options of the generator ``matchmask``; defaults are the paper's unless the description says otherwise."""
 
+    speed_only = frozenset({"batch_size"})
+
     base: str = Field(
         "CompVis/stable-diffusion-v1-4", description="Shipped base, folder or Hub id (Stable Diffusion 1.x/2.x)."
     )

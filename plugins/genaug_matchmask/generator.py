@@ -116,6 +116,9 @@ class MatchMaskGenerator(Generator):
 
     # ------------------------------------------------------------------ adapting (Adaptable)
 
+    #: Under a launcher every process takes its share of each step.
+    adapts_in_parallel = True
+
     @property
     def needs_adapting(self) -> bool:
         """True unless the recipe names an adapter."""

@@ -41,7 +41,7 @@ def training_key(generator: MatchMaskGenerator) -> str:
 
 
 def _decisive(generator: MatchMaskGenerator) -> dict[str, Any]:
-    options = generator.options.model_dump(mode="json")
+    options = generator.options.decisive()
     return {key: options[key] for key in _DECISIVE}
 
 

@@ -31,6 +31,14 @@ def test_ready_recipes_are_the_papers(name: str) -> None:
     assert (resolved.get("conditions") or {}).get("format") == ("pseudo-masks" if name == "matchmask-pp" else None)
 
 
+def test_speed_does_not_make_another_recipe_of_it() -> None:
+    plain = load_recipe("matchmask", GIVEN).samples_hash()
+    for same in ("generator.batch_size=1", "generator.training.micro_batch_size=1", "filters=[]", "output=x"):
+        assert load_recipe("matchmask", [*GIVEN, same]).samples_hash() == plain
+    for other in ("generator.guidance_scale=3", "generator.training.steps=7", "seed=1", "data.images=other"):
+        assert load_recipe("matchmask", [*GIVEN, other]).samples_hash() != plain
+
+
 def test_matchmask_pp_makes_images_for_pseudo_masks_with_the_same_adapter(base_folder, samples, tmp_path) -> None:
     for kind in ("images", "masks", "unlabeled"):
         (tmp_path / kind).mkdir()
