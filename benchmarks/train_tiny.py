@@ -23,14 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from genaug_tiny.architecture import (
     LATENT_CHANNELS,
-    MAX_TOKENS,
     build_scheduler,
     build_text_encoder,
     build_tokenizer,
@@ -39,6 +37,7 @@ from genaug_tiny.architecture import (
     set_linear_encoder,
 )
 from genaug_tiny.scenes import CLASSES, EVALUATION_SEEDS, PRETRAINING_SEEDS, class_prompt, render_scene
+from genaug_tiny.short_attention import ShortAttention, prompt_keys
 
 CHECKPOINT_EVERY_S = 120.0
 CORNERS = (0, 16, 32)  # of the half-size views, in pixels
@@ -51,16 +50,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the exported pipeline")
     parser.add_argument("--stages", nargs="+", default=["render", "latents", "unet", "vae", "export"])
     parser.add_argument("--scenes", type=int, default=30_000)
-    parser.add_argument("--vae-steps", type=int, default=1400)
-    parser.add_argument("--vae-batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=8000, help="UNet steps")
+    parser.add_argument("--vae-steps", type=int, default=1800)
+    parser.add_argument("--vae-batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=3600, help="UNet steps")
     parser.add_argument("--batch", type=int, default=32, help="UNet batch")
     parser.add_argument("--plain-steps", type=int, default=0, help="first UNet steps without crops, min-SNR-5")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="two are slower than one on a busy machine")
     parser.add_argument("--seed", type=int, default=PRETRAINING_SEEDS.start, help="first scene seed")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--compile", action="store_true", help="fuse the UNet with torch.compile (needs g++)")
     args = parser.parse_args()
     seeds = range(args.seed, args.seed + args.scenes)
     assert seeds.start in PRETRAINING_SEEDS, "not pretraining seeds"
@@ -282,51 +280,6 @@ def train_vae(args: argparse.Namespace, seeds: range) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- UNet
-class ShortAttention:
-    """Plain matrix-product attention: on CPUs its backward is far cheaper than that of the fused kernel.
-
-    `key_bias` [B, 1, 1, T] is added to the scores of the cross-attention.
-    """
-
-    def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
-        key_bias: Tensor | None = None, **_unused: Any,
-    ) -> Tensor:  # fmt: skip
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        batch, tokens, _ = hidden_states.shape
-
-        def heads(x: Tensor) -> Tensor:
-            return x.view(batch, x.shape[1], attn.heads, -1).transpose(1, 2)
-
-        q, k, v = heads(attn.to_q(hidden_states)), heads(attn.to_k(context)), heads(attn.to_v(context))
-        scores = (q * attn.scale) @ k.transpose(-1, -2)
-        if encoder_hidden_states is not None and key_bias is not None:
-            scores = scores + key_bias.to(scores.dtype)
-        # Autocast would widen the softmax to float32, which doubles the traffic of the largest tensors.
-        with torch.autocast("cpu", enabled=False):
-            shares = scores.softmax(-1)
-        out = (shares @ v).transpose(1, 2).reshape(batch, tokens, -1)
-        result: Tensor = attn.to_out[0](out)
-        return result
-
-
-def prompt_keys(present: Tensor) -> Tensor:
-    """Score biases that stand for 77-token prompts of class words.
-
-    With a text encoder of independent, position-free tokens, all EOS and PAD tokens are one and the same key, so
-    ten keys (the classes, BOS, EOS) with log-counts as biases give exactly the attention over all 77.
-
-    Args:
-        present: [B, K] bool, the classes a prompt names.
-
-    Returns:
-        [B, 1, 1, K + 2] float32.
-    """
-    named = torch.where(present, 0.0, -1e4)
-    ends = (MAX_TOKENS - 1 - present.sum(1, keepdim=True)).float().log()
-    return torch.cat([named, torch.zeros_like(ends), ends], dim=1)[:, None, None]
-
-
 def random_crops(latents: Tensor, crops: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw half-size views: latents [count, C, 8, 8] and the classes that each of them shows [count, K] bool."""
     rows = torch.randint(len(latents), (count,), generator=generator)
@@ -351,7 +304,6 @@ def train_unet(args: argparse.Namespace, seeds: range) -> None:
     words = torch.tensor([[*(each[0] for each in ids), tokenizer.bos_token_id, tokenizer.eos_token_id]])
     parameters = [p for module in (unet, text) for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
-    run = torch.compile(unet) if args.compile else unet
     snr = alphas / (1 - alphas)
     for step, finish in loop("unet", args, [unet, text], optimiser, ema := Ema(parameters), args.steps, 200):
         generator = step_generator(seeds.start + 1, step)
@@ -374,7 +326,7 @@ def train_unet(args: argparse.Namespace, seeds: range) -> None:
         context = text(words)[0].expand(len(x), -1, -1)
         bias = prompt_keys(present & ~empty)
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = run(noisy, t, context, cross_attention_kwargs={"key_bias": bias}).sample
+            predicted = unet(noisy, t, context, cross_attention_kwargs={"key_bias": bias}).sample
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         # Where noise is high, layout and classes are decided, and there an error of epsilon means a large error of the
         # image: weigh by what the image loses (as v-prediction does), and less where the noise is low.
