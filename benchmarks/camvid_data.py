@@ -49,18 +49,23 @@ def read(data: Path, part: str = "train") -> Frames:
     return Frames(tuple(stems), np.stack(images), np.stack(masks))
 
 
-def split(data: Path, frames: Frames, seed: int, share: str = "1_16") -> tuple[list[str], list[str]]:
-    """Return (labelled stems, held-out stems): the data's own labelled list, and the last fifth of every drive.
+def blocks(frames: Frames) -> tuple[set[str], set[str]]:
+    """Return (near, held out): the last fifth of every drive, and the 3 frames (about 3 s) before it.
 
-    Frames of the held-out blocks are dropped from the labelled list, and so are the 3 frames (about 3 s)
-    before a block, because neighbouring frames show the same place.
+    Neighbouring frames show the same place, so the near ones are neither trained on nor measured.
     """
-    held_out: list[str] = []
     near: set[str] = set()
+    held_out: set[str] = set()
     for drive in sorted({s[:6] for s in frames.stems}):
         stems = sorted(s for s in frames.stems if s.startswith(drive))
         cut = len(stems) * 4 // 5
-        held_out += stems[cut:]
         near |= set(stems[cut - 3 : cut])
+        held_out |= set(stems[cut:])
+    return near, held_out
+
+
+def split(data: Path, frames: Frames, seed: int, share: str = "1_16") -> tuple[list[str], list[str]]:
+    """Return (labelled stems, held-out stems): the data's own list less what `blocks` names, and the blocks."""
+    near, held_out = blocks(frames)
     listed = (data / "splits" / share / f"seed{seed}" / "labeled.txt").read_text().split()
-    return [s for s in listed if s not in near and s not in set(held_out)], held_out
+    return [s for s in listed if s not in near | held_out], sorted(held_out)

@@ -23,7 +23,7 @@ from harness import emit, parser, row
 from PIL import Image
 
 from genaug.engine import run
-from genaug.recipe import load_recipe
+from genaug.recipe import digest, load_recipe
 from genaug.store import SampleStore
 from genaug_tiny.segmenter import evaluate_miou, train_segmenter
 
@@ -74,7 +74,9 @@ def arm(path: Path, parts: list[Arrays], test: Frames, options: Any, seed: int) 
 
 def run_seed(options: Any, frames: Frames, seed: int) -> dict[str, dict[str, Any]]:
     """Return the arms of one seed."""
-    folder = options.work / f"seed{seed}"
+    # Every option that decides the figures is in the name: a later call with others measures anew.
+    tag = digest([options.steps, options.batch, options.width, options.adapt_steps, str(options.base)])[:6]
+    folder = options.work / f"{tag}-seed{seed}"
     stems, held_out = split(options.data, frames, seed)
     labelled, test = frames.pick(stems), frames.pick(held_out)
     recipe = load_recipe(recipe_of(folder, labelled, options.base, options, seed))

@@ -15,17 +15,19 @@ import torch
 import yaml
 from harness import emit, parser, row
 
+from genaug.recipe import digest
 from genaug.store import SampleStore
 from genaug_tiny.experiment import (
     RECIPE,
+    SEGMENTER_STEPS,
     TEST_SEEDS,
     labelled_seeds,
-    real_arrays,
     run_recipe,
     synthetic_arrays,
     train_arm,
     write_project,
 )
+from genaug_tiny.scenes import render_scenes
 
 PREDICTOR = RECIPE["filters"][0]["predictor"]
 FILTERS: dict[str, list[dict[str, Any]]] = {
@@ -38,13 +40,15 @@ FILTERS: dict[str, list[dict[str, Any]]] = {
 
 def run_seed(work: Path, seed: int, scenes: int) -> dict[str, Any]:
     """Return mIoU per arm of one seed: one adaptation and one set of images, judged by every filter."""
-    done = work / f"seed{seed}.json"
+    # Every option that decides the figures is in the name: a later call with others measures anew.
+    tag = digest([RECIPE, list(FILTERS), SEGMENTER_STEPS, scenes])[:6]
+    done = work / f"{tag}-seed{seed}.json"
     if done.is_file():
         return dict(json.loads(done.read_text()))
-    folder, seeds = work / f"seed{seed}", labelled_seeds(scenes, seed)
+    folder, seeds = work / f"{tag}-seed{seed}", labelled_seeds(scenes, seed)
     filters = [f for group in FILTERS.values() for f in group]
     recipe = run_recipe(write_project(folder, seeds, seed=seed, changes={"filters": filters}))
-    real, test = real_arrays(seeds), real_arrays(TEST_SEEDS)
+    real, test = render_scenes(seeds), render_scenes(TEST_SEEDS)
     arms = {"real only": train_arm("real", [real], test, seed=seed).miou}
     kept = {}
     for name, group in FILTERS.items():

@@ -118,7 +118,7 @@ class Generator(ABC):
         """Return the key by which draws may share a batch; by default the condition's ``(height, width)``."""
         return draw.condition.size
 
-    def generate(self, draws: Sequence[Draw], *, ignore_index: int = 255) -> list[Sample | Refused]:
+    def generate(self, draws: Sequence[Draw], *, ignore_index: int) -> list[Sample | Refused]:
         """Make one sample per draw.
 
         Args:

@@ -26,14 +26,18 @@ from genaug.errors import ConfigError
     "--epochs", type=click.IntRange(1), default=3, show_default=True, help="Passes over the labelled samples."
 )
 @click.option(
-    "--share", type=float, default=0.1, show_default=True, help="Share of the weights to select in every epoch."
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of the weights to select in every epoch.",
 )
 @click.option(
     "--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True, help="For finetune."
 )
 @click.option("--learning-rate", type=float, default=1e-5, show_default=True, help="For finetune.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<number> or mps.")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for probe.json and probe.png [<store>/probe].")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for the table and the plot [<store>/probe].")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     recipe: str,

@@ -10,8 +10,8 @@ from genaug.errors import ConfigError
 def resolve_device(name: str) -> str:
     """Return a torch device string.
 
-    ``auto`` is a CUDA device if there is one (number ``LOCAL_RANK`` under torchrun, so that every process has its own),
-    else Apple's ``mps``, else ``cpu``. Torch is imported for anything but ``cpu``.
+    ``auto`` is a CUDA device if there is one (number ``LOCAL_RANK`` under torchrun, so that every process has its own;
+    ``cuda`` likewise), else Apple's ``mps``, else ``cpu``. Torch is imported for anything but ``cpu``.
 
     Raises:
         ConfigError: Not a device, or this machine has none of that kind.
@@ -20,10 +20,11 @@ def resolve_device(name: str) -> str:
         return name
     import torch
 
-    if name == "auto":
+    if name in ("auto", "cuda"):
         if torch.cuda.is_available():
             return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        if name == "auto":
+            return "mps" if torch.backends.mps.is_available() else "cpu"
     allowed = "auto, cpu, cuda, cuda:<number> or mps"
     try:
         device = torch.device(name)

@@ -49,7 +49,8 @@ def adapt_together(recipe: Recipe, *, device: str = "auto") -> Report:
             if component.adapted(folder):
                 learned[place] = {"reused": True}
             elif parallel or first:
-                make_folder(folder)
+                if first:
+                    make_folder(folder)
                 with contextlib.nullcontext() if parallel else single_process():
                     record = component.adapt(
                         LabelledSamples(source),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from genaug.errors import AdapterError, ConfigError
 from genaug.recipe import digest
 from genaug.registry import Registry
 
+_ADDED = re.compile(r"\.lora_[AB]\.|\.processor\.|^genaug_lt\.")
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -19,7 +22,7 @@ def resolve_base(base: str, *, root: Path, registry: Registry) -> tuple[str, boo
     """Return ``(path or Hub id, is it local)`` for the ``base`` of a recipe."""
     if base in registry.names("base"):
         return str(registry.load(registry.component("base", base))()), True
-    folder = root / base
+    folder = root / Path(base).expanduser()
     if folder.exists():
         if not (folder / "model_index.json").is_file():
             raise ConfigError(
@@ -92,8 +95,11 @@ def load_pipeline(
 
 
 def unet_fingerprint(unet: Any) -> str:
-    """Return a hash of a UNet's architecture, to tell at once whether an adapter was made for it."""
-    return digest({k: v for k, v in dict(unet.config).items() if not k.startswith("_")})
+    """Return a hash of a UNet's parameter names and shapes, to tell at once whether an adapter was made for it."""
+    # `base_layer` and the adapter's own parameters come and go with it.
+    return digest(
+        {n.replace(".base_layer.", "."): list(p.shape) for n, p in unet.named_parameters() if not _ADDED.search(n)}
+    )
 
 
 def check_fingerprint(unet: Any, expected: str, *, base: str, made_for: str, where: str) -> None:

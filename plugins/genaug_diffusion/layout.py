@@ -37,18 +37,21 @@ class LayoutPrompt:
     dropped: tuple[int, ...] = ()
 
 
-def tokenize_names(tokenizer: Any, names: Mapping[int, str]) -> dict[int, list[int]]:
+def tokenize_names(tokenizer: Any, names: Mapping[int, str], *, length: int = 77) -> dict[int, list[int]]:
     """Tokenise each class name on its own, without special tokens.
 
     For a CLIP tokenizer the concatenation equals tokenising the joined names, because merges never cross words.
 
     Raises:
-        ConfigError: A name gives no token.
+        ConfigError: A name gives no token, or more than the ``length - 2`` that fit between start and end.
     """
     tokens = {i: list(tokenizer(name, add_special_tokens=False)["input_ids"]) for i, name in names.items()}
     for class_id, ids in tokens.items():
         if not ids:
             raise ConfigError(f"name {names[class_id]!r} of class {class_id} gives no token", where="labels.names")
+        if len(ids) > length - 2:
+            found = f"name {names[class_id]!r} of class {class_id} has {len(ids)} tokens"
+            raise ConfigError(found, where="labels.names", allowed=f"at most {length - 2}")
     return tokens
 
 
@@ -57,25 +60,28 @@ def build_layout_prompt(
     tokens: Mapping[int, Sequence[int]],
     areas: Mapping[int, int],
     *,
-    chunks: int = 1,
+    length: int = 77,
+    chunk_of: Mapping[int, int] | None = None,
 ) -> LayoutPrompt:
     """Concatenate the names of the classes present, in ascending id, into one or more chunks of T tokens.
 
-    A class never straddles two chunks. When not all fit, classes are taken in order of area (largest first, smaller id
-    on a tie) as long as they fit; the rest is dropped.
+    In a single chunk not all may fit: classes are taken in order of area (largest first, smaller id on a tie) as long
+    as they fit; the rest is dropped.
 
     Args:
-        tokenizer: CLIP-like, with ``bos_token_id``, ``eos_token_id``, ``pad_token_id`` and ``model_max_length``.
+        tokenizer: CLIP-like, with ``bos_token_id``, ``eos_token_id`` and ``pad_token_id``.
         tokens: class id -> its tokens (`tokenize_names`).
         areas: class id -> pixels, of the classes to name.
-        chunks: Number of rows of T tokens to fill.
+        length: T, tokens per chunk.
+        chunk_of: class id -> its chunk (`assign_chunks`), so that nothing is dropped; None for a single chunk.
     """
-    length = int(tokenizer.model_max_length)
-    kept = _fitting(sorted(areas, key=lambda i: (-areas[i], i)), tokens, room=length - 2, chunks=chunks)
+    ranked = sorted(areas, key=lambda i: (-areas[i], i))
+    kept = _fitting(ranked, tokens, room=length - 2) if chunk_of is None else ranked
+    chunks = 1 if chunk_of is None else max(chunk_of.values(), default=0) + 1
     rows: list[list[int]] = [[] for _ in range(chunks)]
     classes: list[list[int]] = [[] for _ in range(chunks)]
     for class_id in sorted(kept):
-        row = next(r for r in range(chunks) if len(rows[r]) + len(tokens[class_id]) <= length - 2)
+        row = 0 if chunk_of is None else chunk_of[class_id]
         rows[row] += tokens[class_id]
         classes[row] += [class_id] * len(tokens[class_id])
     ids: list[list[int]] = []
@@ -88,33 +94,31 @@ def build_layout_prompt(
     return LayoutPrompt(torch.tensor(ids), torch.tensor(owners), dropped)
 
 
-def _fitting(ranked: Sequence[int], tokens: Mapping[int, Sequence[int]], *, room: int, chunks: int) -> list[int]:
-    """Return the classes that fit, first come first served, such that filling in ascending id fits too."""
+def _fitting(ranked: Sequence[int], tokens: Mapping[int, Sequence[int]], *, room: int) -> list[int]:
+    """Return the classes that fit into one chunk, first come first served."""
     kept: list[int] = []
     for class_id in ranked:
-        used = [0] * chunks
-        for other in sorted([*kept, class_id]):
-            row = next((r for r in range(chunks) if used[r] + len(tokens[other]) <= room), None)
-            if row is None:
-                break
-            used[row] += len(tokens[other])
-        else:
+        if len(tokens[class_id]) <= room:
             kept.append(class_id)
+            room -= len(tokens[class_id])
     return kept
 
 
-def chunks_needed(tokenizer: Any, tokens: Mapping[int, Sequence[int]]) -> int:
-    """Return how many chunks hold every class of the table, whichever of them an image shows."""
-    room = int(tokenizer.model_max_length) - 2
-    used = [0]
+def assign_chunks(tokens: Mapping[int, Sequence[int]], *, length: int = 77) -> dict[int, int]:
+    """Give every class of the table a chunk for good, first fit in ascending id.
+
+    Fixed places are what makes every subset of the classes fit, and every prompt of a run equally long.
+    """
+    used: list[int] = []
+    places: dict[int, int] = {}
     for class_id in sorted(tokens):
         size = len(tokens[class_id])
-        row = next((r for r in range(len(used)) if used[r] + size <= room), None)
-        if row is None:
+        place = next((c for c, count in enumerate(used) if count + size <= length - 2), len(used))
+        if place == len(used):
             used.append(0)
-            row = len(used) - 1
-        used[row] += size
-    return len(used)
+        used[place] += size
+        places[class_id] = place
+    return places
 
 
 def attention_sizes(latent_size: tuple[int, int], levels: int) -> list[tuple[int, int]]:
@@ -140,7 +144,7 @@ def layout_masks(
     downsampled once per level, which equals downsampling every class mask on its own.
 
     Args:
-        labels: int64 ``[B, H, W]`` class ids; ids that no token has (255 among them) see the global tokens only.
+        labels: integer ``[B, H, W]`` class ids; ids that no token has (255 among them) see the global tokens only.
         token_class: int64 ``[B, T]``.
         latent_size: ``(h, w)`` of the latents.
         levels: Number of UNet levels.
@@ -168,6 +172,6 @@ def layout_masks(
 def _any_inside(labels: torch.Tensor, token_class: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Return bool ``[B, h*w, T]``: does the class of token j occur anywhere in the cell?"""
     classes, position = torch.unique(token_class, return_inverse=True)
-    present = (labels[:, None] == classes[None, :, None, None]).float()
+    present = (labels.long()[:, None] == classes[None, :, None, None]).float()
     cells = F.adaptive_max_pool2d(present, size).flatten(2).bool()  # [B, C, h*w]
     return torch.gather(cells, 1, position[:, :, None].expand(-1, -1, cells.shape[2])).transpose(1, 2)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from accelerate.utils import broadcast
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -81,7 +83,8 @@ class AdapterTrainer:
     """AdamW over a few parameters of a frozen model, one process or many.
 
     Every step's rows come from ``rng.child("step", step)`` and the whole state is in one checkpoint file, so a training
-    that was killed at any moment and resumed ends with the same bits on the same hardware. With several processes
+    that was killed at any moment and resumed ends with the same bits on a CPU, and on a GPU as far as its kernels are
+    deterministic. With several processes
     (``accelerate launch``, ``torchrun``) each takes its share of the same rows.
 
     Args:
@@ -121,12 +124,13 @@ class AdapterTrainer:
         self.dtype = next(p.dtype for p in model.parameters() if not p.requires_grad)
         self.parameters = dict(parameters)
         cast_training_params(model, torch.float32)
-        device = next(model.parameters()).device
-        self.accelerator = Accelerator(cpu=device.type == "cpu")
+        self.device = device = next(model.parameters()).device
+        # The dtype is the base's and the device the model's own, whatever a launcher exports.
+        self.accelerator = Accelerator(mixed_precision="no", cpu=device.type == "cpu")
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        self.model: nn.Module = self.accelerator.prepare_model(model)
+        self.model: nn.Module = self.accelerator.prepare_model(model, device_placement=False)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.best: dict[str, torch.Tensor] = {}
         if options.batch_size % self.accelerator.num_processes:
@@ -169,7 +173,7 @@ class AdapterTrainer:
         size = self.options.micro_batch_size or len(mine)
         parts = [mine[i : i + size] for i in range(0, len(mine), size)]
         self.model.train()
-        total = torch.zeros((), device=self.accelerator.device)
+        total = torch.zeros((), device=self.device)
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
@@ -184,7 +188,8 @@ class AdapterTrainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         value = float(self.accelerator.reduce(total, reduction="mean"))
-        if not torch.isfinite(torch.tensor(value)) and self.dtype != torch.float16:
+        # float16's scaler skips steps whose gradients overflow; the loss itself must be finite there too.
+        if not math.isfinite(value):
             raise AdapterError(
                 f"the loss is {value} at step {step}", where="adapt", hint="Lower training.learning_rate"
             )
@@ -209,7 +214,7 @@ class AdapterTrainer:
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self.accelerator.device.type, self.dtype)
+        return torch.autocast(self.device.type, self.dtype)
 
     # ------------------------------------------------------------------ held-out loss
 
@@ -217,15 +222,18 @@ class AdapterTrainer:
     def _validate(self, step: int, result: TrainingResult) -> None:
         """Measure on the same noise and timesteps every time, so that two values can be compared."""
         self.model.eval()
-        levels, values = 8, []
+        levels = 8
+        size, values = self.options.micro_batch_size or levels, list[float]()
         for index in self.held_out:
             seed = self.rng.child("held out", index).integer()
             rows = [
                 Row(index, False, (2 * i + 1) * self.task.timesteps // (2 * levels), seed + i) for i in range(levels)
             ]
             with self._autocast():
-                values.append(float(self.task.losses(self.model, rows).mean()))
-        loss = _mean(values)
+                for i in range(0, levels, size):
+                    values += self.task.losses(self.model, rows[i : i + size]).tolist()
+        # One process decides for all: roundings differ between devices, and one that stopped alone would hang the rest.
+        loss = float(broadcast(torch.tensor(_mean(values), device=self.device)))
         best = min((v for _, v in result.validation), default=float("inf"))
         result.validation.append((step, loss))
         if loss < best:
@@ -244,24 +252,29 @@ class AdapterTrainer:
         shapes = {n: list(p.shape) for n, p in self.parameters.items()}
         return digest([self.identity, options, shapes, self.train, self.held_out, repr(self.rng)])
 
+    def _adam_step(self) -> float:
+        state = self.optimizer.state.get(next(iter(self.parameters.values())))
+        return float(state["step"]) if state else 0.0
+
     def _checkpoint(self, step: int, result: TrainingResult) -> None:
         if not self.accelerator.is_main_process:
             return
         tensors = {"losses": torch.tensor(result.losses, dtype=torch.float64)}
         for name, parameter in self.parameters.items():
-            state = self.optimizer.state[parameter]
             tensors[f"parameter.{name}"] = parameter.detach()
-            tensors[f"exp_avg.{name}"] = state["exp_avg"]
-            tensors[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
+            # Empty while float16's scaler has skipped every step so far.
+            for key in ("exp_avg", "exp_avg_sq"):
+                if parameter in self.optimizer.state:
+                    tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
             if name in self.best:
                 tensors[f"best.{name}"] = self.best[name]
         about = {
             "fingerprint": self._fingerprint(),
-            "adam_step": float(self.optimizer.state[next(iter(self.parameters.values()))]["step"]),
+            "adam_step": self._adam_step(),
             "validation": result.validation,
             "best_step": result.best_step,
             "stopped_early": result.stopped_early,
-            "scale": self.scaler.get_scale(),
+            "scaler": self.scaler.state_dict(),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         path, temporary = self.folder / CHECKPOINT, self.folder / f".tmp-{CHECKPOINT}"
@@ -289,15 +302,16 @@ class AdapterTrainer:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"parameter.{name}"])
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(about["adam_step"]),
-                    "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
-                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
-                }
+                if f"exp_avg.{name}" in tensors:
+                    self.optimizer.state[parameter] = {
+                        "step": torch.tensor(about["adam_step"]),
+                        "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
+                        "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
+                    }
                 if f"best.{name}" in tensors:
                     self.best[name] = tensors[f"best.{name}"].to(parameter.device)
         if self.scaler.is_enabled():
-            self.scaler.update(about["scale"])
+            self.scaler.load_state_dict(about["scaler"])
         losses = tensors["losses"].tolist()
         validation = [(int(s), float(v)) for s, v in about["validation"]]
         return TrainingResult(losses, validation, about["best_step"], about["stopped_early"], len(losses))

@@ -80,6 +80,8 @@ class LTAdapter:
         self._install_processors()
         self._install_hooks()
         for parameter in self.parameters():
+            # float32 whatever the base is: so that training can step it, and a reload gives the same bits.
+            parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
 
     def _install_processors(self) -> None:

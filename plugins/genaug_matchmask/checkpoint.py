@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,6 +90,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     config: dict[str, Any] = data
     return config
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Return a hash of an adapter's weights."""
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:16]
 
 
 def load_adapter(unet: Any, folder: Path, *, base: str) -> LTAdapter:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from torch.nn import functional as F
 from genaug.errors import SampleError
 from genaug.labels import LabelSpace
 from genaug.types import Mask
-from genaug_diffusion.layout import LayoutPrompt, build_layout_prompt, chunks_needed, layout_masks, tokenize_names
+from genaug_diffusion.layout import LayoutPrompt, assign_chunks, build_layout_prompt, layout_masks, tokenize_names
 from genaug_matchmask.config import MatchMaskOptions
+
+#: Prompts whose encodings are kept. Images come condition by condition, so few are enough, however many there are.
+REMEMBERED = 64
 
 
 class LayoutConditioner:
@@ -31,10 +35,12 @@ class LayoutConditioner:
         self.names = {
             i: n for i, n in labels.names.items() if not (skip_background and n.strip().lower() == "background")
         }
-        self.tokens = tokenize_names(pipe.tokenizer, self.names)
-        self.chunks = chunks_needed(pipe.tokenizer, self.tokens) if options.overflow == "chunk" else 1
+        # A tokenizer loaded from bare vocabulary files claims room for 1e30 tokens; the text encoder knows better.
+        self.length = min(pipe.tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
+        self.tokens = tokenize_names(pipe.tokenizer, self.names, length=self.length)
+        self.chunk_of = assign_chunks(self.tokens, length=self.length) if options.overflow == "chunk" else None
         self.levels = len(pipe.unet.config.block_out_channels)
-        self._embeddings: dict[bytes, torch.Tensor] = {}
+        self._embeddings: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def prompt(self, mask: Mask, *, where: str) -> LayoutPrompt:
         """Return the prompt of a mask uint8 ``[H, W]``.
@@ -53,7 +59,10 @@ class LayoutConditioner:
                 hint="Name them in labels, or set generator.unknown_class: ignore",
             )
         named = {i: a for i, a in areas.items() if i in self.names}
-        return build_layout_prompt(self.pipe.tokenizer, self.tokens, named, chunks=self.chunks)
+        return self._build(named)
+
+    def _build(self, areas: Mapping[int, int]) -> LayoutPrompt:
+        return build_layout_prompt(self.pipe.tokenizer, self.tokens, areas, length=self.length, chunk_of=self.chunk_of)
 
     def supervising(self, mask: Mask, prompt: LayoutPrompt) -> Mask:
         """Return `mask` with every class that was not conditioned set to the ignore index."""
@@ -67,18 +76,20 @@ class LayoutConditioner:
 
     @torch.no_grad()
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Return the text encoding ``[chunks * T, D]`` of token ids ``[chunks, T]``; computed once per prompt."""
+        """Return the text encoding ``[chunks * T, D]`` of token ids ``[chunks, T]``; the latest ones are kept."""
         key = input_ids.numpy().tobytes()
         if key not in self._embeddings:
             encoder = self.pipe.text_encoder
             encoded = encoder(input_ids.to(encoder.device))[0]
             self._embeddings[key] = encoded.flatten(0, 1).detach()
+            if len(self._embeddings) > REMEMBERED:
+                self._embeddings.popitem(last=False)
+        self._embeddings.move_to_end(key)
         return self._embeddings[key]
 
     def empty(self) -> torch.Tensor:
         """Return the encoding of the empty prompt, as many chunks as every prompt has."""
-        none: dict[int, int] = {}
-        return self.embed(build_layout_prompt(self.pipe.tokenizer, self.tokens, none, chunks=self.chunks).input_ids)
+        return self.embed(self._build({}).input_ids)
 
     def masks(
         self, masks: Sequence[Mask], prompts: Sequence[LayoutPrompt], size: tuple[int, int], factor: int
@@ -86,25 +97,32 @@ class LayoutConditioner:
         """Return the attention masks of all levels for images generated at `size`.
 
         Args:
-            masks: One uint8 ``[H, W]`` per image, of any sizes; resized to `size` by nearest neighbour first, as
-                training does.
+            masks: One uint8 ``[H, W]`` per image, of any sizes; resized to `size` by nearest neighbour first, unless
+                ``mask_downsample`` is ``any``, which looks at every pixel. Equal neighbours are built once.
             prompts: Their prompts.
             size: ``(height, width)`` in pixels.
             factor: Pixels per latent cell.
         """
-        labels = torch.stack([resize_mask(mask, size) for mask in masks])
-        return layout_masks(
-            labels.to(self.pipe.unet.device),
-            torch.stack([p.token_class for p in prompts]).to(self.pipe.unet.device),
-            (size[0] // factor, size[1] // factor),
-            levels=self.levels,
-            downsample=self.options.mask_downsample,
-        )
+        device = self.pipe.unet.device
+        built: list[dict[str, torch.Tensor]] = []
+        rows: list[int] = []
+        for i, (mask, prompt) in enumerate(zip(masks, prompts, strict=True)):
+            if not (i and mask is masks[i - 1]):
+                labels = torch.from_numpy(mask) if self.options.mask_downsample == "any" else resize_mask(mask, size)
+                built.append(
+                    layout_masks(
+                        labels[None].to(device),
+                        prompt.token_class[None].to(device),
+                        (size[0] // factor, size[1] // factor),
+                        levels=self.levels,
+                        downsample=self.options.mask_downsample,
+                    )
+                )
+            rows.append(len(built) - 1)
+        return {key: torch.cat([b[key] for b in built])[rows] for key in built[0]}
 
 
 def resize_mask(mask: Mask, size: tuple[int, int]) -> torch.Tensor:
-    """Resize uint8 ``[H, W]`` to int64 ``size`` by nearest neighbour."""
-    tensor = torch.from_numpy(np.ascontiguousarray(mask))[None, None]
-    if mask.shape != size:
-        tensor = F.interpolate(tensor, size, mode="nearest")
-    return tensor[0, 0].long()
+    """Resize uint8 ``[H, W]`` to ``size`` by nearest neighbour."""
+    tensor = torch.from_numpy(mask)
+    return tensor if mask.shape == size else F.interpolate(tensor[None, None], size, mode="nearest")[0, 0]

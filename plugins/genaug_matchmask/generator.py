@@ -13,7 +13,7 @@ import torch
 from genaug.errors import ConfigError
 from genaug.interfaces import Generator
 from genaug.labels import LabelSpace
-from genaug.recipe import BuildContext, digest
+from genaug.recipe import BuildContext
 from genaug.registry import Registry, default_registry
 from genaug.rng import Rng
 from genaug.types import Draw, Refused, Sample
@@ -21,11 +21,14 @@ from genaug_diffusion.base import load_pipeline, vae_factor
 from genaug_diffusion.images import generation_size, resize_image
 from genaug_diffusion.schedulers import DEFAULT_STEPS, make_scheduler, training_scheduler
 from genaug_matchmask.adapter import LTAdapter
-from genaug_matchmask.checkpoint import load_adapter, read_config
+from genaug_matchmask.checkpoint import load_adapter, read_config, weights_fingerprint
 from genaug_matchmask.condition import LayoutConditioner
 from genaug_matchmask.config import MatchMaskOptions
 
 log = logging.getLogger("genaug")
+
+#: Settings of the condition that an adapter was trained with; sampling with others is possible, and warned about.
+TRAINED_WITH = ("resolution", "size_mode", "mask_downsample", "overflow", "background")
 
 
 class MatchMaskGenerator(Generator):
@@ -52,7 +55,8 @@ class MatchMaskGenerator(Generator):
         self.samples_per_condition = self.options.images_per_mask
         self.pipe: Any = None
         self.adapter: LTAdapter | None = None
-        self._adapter_folder = None if self.options.adapter is None else self.root / self.options.adapter
+        adapter = self.options.adapter
+        self._adapter_folder = None if adapter is None else self.root / Path(adapter).expanduser()
 
     @classmethod
     def from_config(cls, options: MatchMaskOptions, context: BuildContext) -> MatchMaskGenerator:
@@ -69,31 +73,33 @@ class MatchMaskGenerator(Generator):
         return "bfloat16" if self.device.startswith("cuda") else "float32"
 
     def load_base(self, labels: LabelSpace) -> None:
-        """Load the base pipeline and build the conditioner, once."""
-        if self.pipe is not None:
-            return
-        self.pipe = load_pipeline(
-            self.options.base,
-            root=self.root,
-            registry=self.registry,
-            revision=self.options.revision,
-            dtype=self.dtype,
-            device=self.device,
-            safety_checker=self.options.safety_checker,
-        )
-        self.resolution = self.options.resolution or self.pipe.unet.config.sample_size * vae_factor(self.pipe)
-        self.training_scheduler = training_scheduler(self.pipe.scheduler.config)
-        self.pipe.scheduler = make_scheduler(self.options.preset, self.pipe.scheduler.config)
+        """Load the base pipeline once, and build the conditioner for `labels`."""
+        if self.pipe is None:
+            self.pipe = load_pipeline(
+                self.options.base,
+                root=self.root,
+                registry=self.registry,
+                revision=self.options.revision,
+                dtype=self.dtype,
+                device=self.device,
+                safety_checker=self.options.safety_checker,
+            )
+            self.resolution = self.options.resolution or self.pipe.unet.config.sample_size * vae_factor(self.pipe)
+            self.training_scheduler = training_scheduler(self.pipe.scheduler.config)
+            self.pipe.scheduler = make_scheduler(self.options.preset, self.pipe.scheduler.config)
         self.conditioner = LayoutConditioner(self.pipe, labels, self.options)
 
     def prepare(self, labels: LabelSpace, *, device: str = "cpu") -> None:
-        """Load the base and the adapter.
+        """Load the base and the adapter; both stay loaded until another device or adapter is asked for.
+
+        Settings that the adapter was trained with and that differ now are warned about.
 
         Raises:
             ConfigError: No adapter was trained or named.
-            AdapterError: The adapter does not fit the base or this recipe's class table.
+            AdapterError: The adapter does not fit the base.
         """
-        self.device = device
+        if device != self.device:
+            self.device, self.pipe, self.adapter = device, None, None
         self.load_base(labels)
         if self.adapter is not None:
             return
@@ -101,18 +107,19 @@ class MatchMaskGenerator(Generator):
             raise ConfigError(
                 "no adapter", where="generator.adapter", hint="Run 'genaug adapt' first, or name a folder"
             )
-        self._warn_other_labels(labels, self._adapter_folder)
+        self._warn_differences(labels, self._adapter_folder)
         self.adapter = load_adapter(self.pipe.unet, self._adapter_folder, base=self.options.base)
-        for parameter in self.adapter.parameters():
-            parameter.requires_grad_(False)
-            parameter.data = parameter.data.to(self.pipe.unet.dtype)
-        self.pipe.unet.eval()
+        self.pipe.unet.requires_grad_(False).eval()
 
-    def _warn_other_labels(self, labels: LabelSpace, folder: Path) -> None:
-        trained = {int(i): n for i, n in read_config(folder)["labels"]["names"].items()}
-        strange = sorted(set(labels.names.values()) - set(trained.values()))
+    def _warn_differences(self, labels: LabelSpace, folder: Path) -> None:
+        config = read_config(folder)
+        strange = sorted(set(labels.names.values()) - set(config["labels"]["names"].values()))
         if strange:
             log.warning("%s: the adapter was not trained on these class names: %s", folder, ", ".join(strange))
+        now = {**self.options.model_dump(), "resolution": self.resolution}
+        for key in TRAINED_WITH:
+            if key in config and config[key] != now[key]:
+                log.warning("%s: trained with %s %r, the recipe says %r", folder, key, config[key], now[key])
 
     # ------------------------------------------------------------------ adapting (Adaptable)
 
@@ -138,6 +145,9 @@ class MatchMaskGenerator(Generator):
 
     def load_adapted(self, folder: Path) -> None:
         """Use the adapter in `folder` from the next `prepare` on."""
+        if self.adapter is not None:
+            self.adapter.detach()
+            self.adapter = None
         self._adapter_folder = folder
 
     def probe(
@@ -146,7 +156,10 @@ class MatchMaskGenerator(Generator):
         """Find the layers that matter (`genaug.interfaces.Probeable`); see `genaug_matchmask.probe_report`."""
         from genaug_matchmask.probe_report import write_probe
 
-        return write_probe(self, samples, folder, labels=labels, rng=rng, **settings)
+        # Always in float32: bfloat16 weights cannot hold the small changes that a probe measures.
+        options = self.options.model_copy(update={"dtype": "float32"})
+        exact = MatchMaskGenerator(options, root=self.root, registry=self.registry, device=self.device)
+        return write_probe(exact, samples, folder, labels=labels, rng=rng, **settings)
 
     # ------------------------------------------------------------------ sampling
 
@@ -160,7 +173,9 @@ class MatchMaskGenerator(Generator):
             "component": "matchmask",
             "base": options.base,
             "revision": options.revision,
-            "adapter": digest(read_config(self._adapter_folder)),
+            "adapter": weights_fingerprint(self._adapter_folder),
+            **{key: getattr(options, key) for key in TRAINED_WITH if key != "resolution"},
+            "unknown_class": options.unknown_class,
             "preset": options.preset,
             "steps": self.steps,
             "guidance_scale": options.guidance_scale,
@@ -198,6 +213,9 @@ class MatchMaskGenerator(Generator):
             return "the condition has no mask"
         if (mask == self.conditioner.labels.ignore_index).all():
             return "every pixel of the mask is ignored"
+        prompt = self.conditioner.prompt(mask, where=f"sample {draw.key}")
+        if (self.conditioner.supervising(mask, prompt) == self.conditioner.labels.ignore_index).all():
+            return "no class of the mask could be conditioned"
         if self.options.skip_no_foreground and self.conditioner.no_foreground(mask):
             return "the mask shows nothing but background"
         return None
@@ -210,8 +228,9 @@ class MatchMaskGenerator(Generator):
         images, flagged = self.sample_images(masks, prompts, size, [d.seed for d in draws])
         results: list[Sample | Refused] = []
         for draw, mask, prompt, image, bad in zip(draws, masks, prompts, images, flagged, strict=True):
-            if bad:
-                results.append(Refused("the base's safety checker flagged the image"))
+            if bad or image is None:
+                why = "the base's safety checker flagged the image" if bad else "the image is not finite"
+                results.append(Refused(why))
                 continue
             meta = {"prompt_classes": sorted({int(c) for c in prompt.token_class if c >= 0}), "dropped": prompt.dropped}
             target = self.conditioner.supervising(mask, prompt)
@@ -221,8 +240,8 @@ class MatchMaskGenerator(Generator):
     @torch.inference_mode()
     def sample_images(
         self, masks: Sequence[np.ndarray], prompts: Sequence[Any], size: tuple[int, int], seeds: Sequence[int]
-    ) -> tuple[list[np.ndarray], list[bool]]:
-        """Return uint8 images ``[h, w, 3]`` at generation size, and the safety checker's flags."""
+    ) -> tuple[list[np.ndarray | None], list[bool]]:
+        """Return uint8 images ``[h, w, 3]`` (None where not finite), and the safety checker's flags."""
         embed = self.conditioner.embed
         out = self.pipe(
             prompt_embeds=torch.stack([embed(p.input_ids) for p in prompts]),
@@ -235,5 +254,6 @@ class MatchMaskGenerator(Generator):
             cross_attention_kwargs={"layout": self.conditioner.masks(masks, prompts, size, vae_factor(self.pipe))},
             output_type="np",
         )
-        images = [np.rint(image * 255).astype(np.uint8) for image in out.images]
+        finite = [bool(np.isfinite(image).all()) for image in out.images]
+        images = [np.rint(x * 255).astype(np.uint8) if ok else None for x, ok in zip(out.images, finite, strict=True)]
         return images, list(out.nsfw_content_detected or [False] * len(images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from genaug.labels import LabelSpace
 from genaug.rng import Rng
 from genaug.types import Sample
 from genaug_diffusion.curves import save_figure
-from genaug_matchmask.probe import Mode, ProbeResult, layers_regex, probe
+from genaug_matchmask.probe import Mode, ProbeResult, layer_type, layers_regex, probe
 from genaug_matchmask.task import LayoutTask
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def write_probe(
     optimizer: str,
     learning_rate: float,
 ) -> Mapping[str, Any]:
-    """Probe the generator's base model on `samples`; write ``probe.json`` and ``probe.png`` to `folder`.
+    """Probe the generator's base model on `samples`; write ``probe.json``, ``probe.csv``, ``probe.png``.
 
     Returns:
         Mode, optimiser, the mean score of every layer type, the selected weights and the regex for
@@ -44,6 +45,8 @@ def write_probe(
         raise ConfigError(
             f"mode {mode!r}, optimizer {optimizer!r}", where="probe", allowed="gradient|finetune, adamw|sgd"
         )
+    if not 0 < share <= 1:
+        raise ConfigError(f"share {share}", where="probe", allowed="more than 0, at most 1")
     generator.load_base(labels)
     pipe = generator.pipe
     task = LayoutTask(
@@ -80,8 +83,21 @@ def write_probe(
     temporary = folder / ".tmp-probe.json"
     temporary.write_text(json.dumps({**report, "scores": result.scores}, indent=1), "utf-8")
     temporary.replace(folder / "probe.json")
+    _write_table(result, set(selected), folder / "probe.csv")
     plot_probe(result, folder / "probe.png", share=share)
     return report
+
+
+def _write_table(result: ProbeResult, selected: set[str], path: Path) -> None:
+    """Write one line per layer, the highest mean score first."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    epochs = len(next(iter(result.scores.values())))
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["weight", "type", "selected", *(f"epoch {i + 1}" for i in range(epochs))])
+        for name in sorted(result.scores, key=lambda n: (-sum(result.scores[n]), n)):
+            writer.writerow([name, layer_type(name), int(name in selected), *map(repr, result.scores[name])])
+    temporary.replace(path)
 
 
 def plot_probe(result: ProbeResult, path: Path, *, share: float) -> None:

@@ -13,9 +13,10 @@ from tqdm.auto import tqdm
 
 from genaug.batch import image_tensor
 from genaug.errors import ConfigError, SampleError
-from genaug.types import Sample
+from genaug.types import Mask, Sample
 from genaug_diffusion.base import vae_factor
 from genaug_diffusion.images import generation_size, resize_image, to_model_range
+from genaug_diffusion.layout import LayoutPrompt
 from genaug_diffusion.training import Row
 from genaug_matchmask.condition import LayoutConditioner, resize_mask
 
@@ -51,16 +52,23 @@ class LayoutTask:
         self.kind = str(self.scheduler.config.prediction_type)
         if self.kind not in ("epsilon", "v_prediction"):
             raise ConfigError(f"prediction type {self.kind!r}", where="generator.base", allowed="epsilon, v_prediction")
-        mode = conditioner.options.size_mode
-        self.sizes: Sequence[tuple[int, int]] = [generation_size(s.size, resolution, mode) for s in samples]
-        self.labels, self.prompts, self.moments = [], [], []
-        for sample, size in zip(tqdm(samples, desc="encode images", unit="image"), self.sizes, strict=True):
+        self.sizes: list[tuple[int, int]] = []
+        self.labels: list[Mask] = []
+        self.prompts: list[LayoutPrompt] = []
+        self.moments: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
+        self.texts: dict[bytes, torch.Tensor] = {}
+        for sample in tqdm(samples, desc="encode images", unit="image"):
             if sample.image is None or sample.mask is None:
                 raise SampleError("image or mask missing", where=f"sample {sample.id}", allowed="labelled samples")
+            size = generation_size(sample.size, resolution, conditioner.options.size_mode)
+            self.sizes.append(size)
             prompt = conditioner.prompt(sample.mask, where=f"sample {sample.id}")
-            conditioner.embed(prompt.input_ids)
+            key = prompt.input_ids.numpy().tobytes()
+            if key not in self.texts:
+                self.texts[key] = conditioner.embed(prompt.input_ids).cpu()
             self.prompts.append(prompt)
-            self.labels.append(resize_mask(sample.mask, size))
+            keep = conditioner.options.mask_downsample == "any"  # which looks at every pixel
+            self.labels.append(sample.mask if keep else resize_mask(sample.mask, size).numpy())
             image = resize_image(sample.image, size)
             views = [image, image[:, ::-1]] if flips else [image]
             self.moments.append([self._encode(view) for view in views])
@@ -80,12 +88,12 @@ class LayoutTask:
         latents, noise = (torch.stack(part) for part in zip(*pairs, strict=True))
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         target = noise if self.kind == "epsilon" else self.scheduler.get_velocity(latents, noise, timesteps)
-        text = torch.stack([self.conditioner.embed(self.prompts[row.index].input_ids) for row in rows])
+        text = torch.stack([self.texts[self.prompts[row.index].input_ids.numpy().tobytes()] for row in rows])
         layout = self._layout(rows)
         predicted = model(
             noisy.to(unet.device, unet.dtype),
             timesteps.to(unet.device),
-            text.to(unet.dtype),
+            text.to(unet.device, unet.dtype),
             cross_attention_kwargs={"layout": layout},
         ).sample
         error = F.mse_loss(predicted.float(), target.to(unet.device), reduction="none")
@@ -100,7 +108,6 @@ class LayoutTask:
 
     def _layout(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Build masks after the flip: nearest takes a cell's top-left pixel, so the order matters."""
-        masks = [self.labels[r.index].flip(1) if r.flip else self.labels[r.index] for r in rows]
-        size = self.sizes[rows[0].index]
+        masks = [self.labels[r.index][:, ::-1].copy() if r.flip else self.labels[r.index] for r in rows]
         prompts = [self.prompts[r.index] for r in rows]
-        return self.conditioner.masks([m.to(torch.uint8).numpy() for m in masks], prompts, size, self.factor)
+        return self.conditioner.masks(masks, prompts, self.sizes[rows[0].index], self.factor)

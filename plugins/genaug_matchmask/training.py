@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -71,33 +72,24 @@ def adapt(
     Returns:
         The training record that ``genaug_config.json`` holds too.
     """
-    samples = [s for s in samples if s.mask is not None and (s.mask != labels.ignore_index).any()]
-    if not samples:
+    usable, data = survey(samples, labels)
+    if not usable:
         raise SampleError("no labelled pixel in any sample", where="adapt", allowed="at least one")
     generator.load_base(labels)
     options, pipe = generator.options, generator.pipe
-    train, held_out = split(len(samples), options.training.holdout, rng)
+    train, held_out = split(len(usable), options.training.holdout, rng)
     task = LayoutTask(
         pipe,
         generator.conditioner,
-        samples,
+        Chosen(samples, usable),
         resolution=generator.resolution,
         flips=options.training.flip_probability > 0,
         scheduler=generator.training_scheduler,
     )
-    adapter = LTAdapter(
-        pipe.unet,
-        rank=options.rank,
-        target_modules=options.target_modules or CRITICAL_LAYERS,
-        alpha_pool=options.alpha_pool,
-    )
-    adapter.initialize(rng.child("initialize"))
-    if options.training.gradient_checkpointing:
-        pipe.unet.enable_gradient_checkpointing()
-    try:
-        data = fingerprint(samples)
-        # The trainer compares the training options itself, because more steps may go on from a checkpoint.
-        model = {key: value for key, value in _decisive(generator).items() if key != "training"}
+    # The trainer compares the training options itself, because more steps may go on from a checkpoint.
+    model = {key: value for key, value in _decisive(generator).items() if key != "training"}
+    shown = [samples[i] for i in usable[: options.training.preview_images]]
+    with attached(generator, rng) as adapter:
         trainer = AdapterTrainer(
             pipe.unet,
             adapter.named_parameters(),
@@ -108,20 +100,70 @@ def adapt(
             identity=digest([data, unet_fingerprint(pipe.unet), model]),
             train=train,
             held_out=held_out,
-            on_checkpoint=_observer(generator, samples, folder, rng),
+            on_checkpoint=_observer(generator, shown, folder, rng),
         )
         result = trainer.run()
-        record = _record(generator, result, samples=len(samples), held_out=len(held_out), data=data, rng=rng)
+        record = _record(generator, result, samples=len(usable), held_out=len(held_out), data=data, rng=rng)
         if trainer.accelerator.is_main_process:
-            save_adapter(
-                adapter, folder, base=options.base, revision=options.revision, about=_about(generator, labels, record)
-            )
+            about = _about(generator, labels, record)
+            save_adapter(adapter, folder, base=options.base, revision=options.revision, about=about)
         trainer.accelerator.wait_for_everyone()
-    finally:
-        pipe.unet.disable_gradient_checkpointing()
-        adapter.detach()
-        pipe.unet.requires_grad_(False).eval()
     return record
+
+
+@contextmanager
+def attached(generator: MatchMaskGenerator, rng: Rng) -> Iterator[LTAdapter]:
+    """Attach a fresh adapter to the generator's UNet; the UNet is the base again afterwards."""
+    unet, options = generator.pipe.unet, generator.options
+    adapter = LTAdapter(
+        unet,
+        rank=options.rank,
+        target_modules=options.target_modules or CRITICAL_LAYERS,
+        alpha_pool=options.alpha_pool,
+    )
+    adapter.initialize(rng.child("initialize"))
+    if options.training.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    try:
+        yield adapter
+    finally:
+        unet.disable_gradient_checkpointing()
+        adapter.detach()
+        unet.requires_grad_(False).eval()
+
+
+class Chosen(Sequence[Sample]):
+    """Some samples of a sequence, read when asked for: thousands of images need not be in memory at once."""
+
+    def __init__(self, samples: Sequence[Sample], indices: Sequence[int]) -> None:
+        self.samples, self.indices = samples, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        if isinstance(index, slice):
+            return Chosen(self.samples, self.indices[index])
+        return self.samples[self.indices[index]]
+
+
+def survey(samples: Sequence[Sample], labels: LabelSpace) -> tuple[list[int], str]:
+    """Return the numbers of the samples with a pixel of a named class, and a hash of their ids and pixels."""
+    usable: list[int] = []
+    sha = hashlib.sha256()
+    for number, sample in enumerate(samples):
+        if sample.mask is None or not np.isin(sample.mask, labels.ids).any():
+            continue
+        usable.append(number)
+        sha.update(sample.id.encode() + b"\0")
+        for array in (sample.image, sample.mask):
+            if array is not None:
+                sha.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return usable, sha.hexdigest()[:16]
 
 
 def split(count: int, holdout: float, rng: Rng) -> tuple[list[int], list[int]]:
@@ -129,17 +171,6 @@ def split(count: int, holdout: float, rng: Rng) -> tuple[list[int], list[int]]:
     kept_out = math.ceil(count * holdout)
     order = rng.child("holdout").numpy().permutation(count).tolist()
     return sorted(order[kept_out:]), sorted(order[:kept_out])
-
-
-def fingerprint(samples: Sequence[Sample]) -> str:
-    """Return a hash of ids and pixels of labelled samples."""
-    sha = hashlib.sha256()
-    for sample in samples:
-        sha.update(sample.id.encode() + b"\0")
-        for array in (sample.image, sample.mask):
-            if array is not None:
-                sha.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return sha.hexdigest()[:16]
 
 
 def _record(generator: MatchMaskGenerator, result: TrainingResult, *, rng: Rng, **counts: Any) -> dict[str, Any]:
@@ -179,16 +210,14 @@ def _about(generator: MatchMaskGenerator, labels: LabelSpace, record: Mapping[st
 def _observer(
     generator: MatchMaskGenerator, samples: Sequence[Sample], folder: Path, rng: Rng
 ) -> Callable[[int, TrainingResult], None]:
-    shown = list(samples[: generator.options.training.preview_images])
-
     def observe(step: int, result: TrainingResult) -> None:
         curve = {"losses": [round(v, 6) for v in result.losses], "validation": result.validation}
         temporary = folder / ".tmp-training.json"
         temporary.write_text(json.dumps(curve), "utf-8")
         temporary.replace(folder / "training.json")
         plot_losses(result, folder / "losses.png")
-        if shown:
-            _preview(generator, shown, folder / "previews" / f"step_{step:06d}.png", rng)
+        if samples:
+            _preview(generator, samples, folder / "previews" / f"step_{step:06d}.png", rng)
 
     return observe
 
@@ -207,6 +236,7 @@ def _preview(generator: MatchMaskGenerator, samples: Sequence[Sample], path: Pat
         size = generation_size(sample.size, generator.resolution, generator.options.size_mode)
         seed = rng.child("preview", sample.id).integer()
         images, _ = generator.sample_images([sample.mask], [prompt], size, [seed])
-        rows.append([sample.image, labels.colorize(sample.mask), images[0]])
+        made = np.zeros_like(sample.image) if images[0] is None else images[0]
+        rows.append([sample.image, labels.colorize(sample.mask), made])
     generator.pipe.unet.train(training)
     save_rows(rows, path)

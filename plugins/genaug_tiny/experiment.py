@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from genaug.engine import run
+from genaug.errors import ConfigError
 from genaug.recipe import Recipe, load_recipe
 from genaug.store import SampleStore
 from genaug_tiny.scenes import CLASSES, EVALUATION_SEEDS, render_scenes
@@ -73,7 +74,8 @@ def labelled_seeds(count: int, seed: int) -> range:
     """
     start = EVALUATION_SEEDS.start + seed * 1000
     if count > 1000 or start + count > TEST_SEEDS.start:
-        raise ValueError(f"{count} scenes for run {seed}: at most 1000 scenes and run {TEST_SEEDS.start // 1000 - 1}")
+        allowed = f"at most 1000 scenes, runs 0 to {TEST_SEEDS.start // 1000 - 1}"
+        raise ConfigError(f"{count} scenes for run {seed}", where="--seed", allowed=allowed)
     return range(start, start + count)
 
 
@@ -88,7 +90,14 @@ def write_project(folder: Path, seeds: Sequence[int], *, seed: int, changes: Map
 
     Returns:
         The path of the recipe.
+
+    Raises:
+        ConfigError: The folder holds another project; its scenes would mix with these.
     """
+    recipe = folder / "recipe.yaml"
+    text = yaml.safe_dump({**RECIPE, "seed": seed, **(changes or {})}, sort_keys=False)
+    if recipe.is_file() and recipe.read_text("utf-8") != text:
+        raise ConfigError("the folder holds another seed or recipe", where=str(folder), hint="Name another folder")
     images, masks = render_scenes(seeds)
     for kind, arrays in (("images", images), ("masks", masks)):
         target = folder / "data" / kind
@@ -96,8 +105,7 @@ def write_project(folder: Path, seeds: Sequence[int], *, seed: int, changes: Map
         for number, array in zip(seeds, arrays, strict=True):
             Image.fromarray(array).save(target / f"scene_{number:06d}.png")
     (folder / "labels.yaml").write_text(yaml.safe_dump({"ignore_index": 255, "names": CLASSES}), "utf-8")
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**RECIPE, "seed": seed, **(changes or {})}, sort_keys=False), "utf-8")
+    recipe.write_text(text, "utf-8")
     return recipe
 
 
@@ -106,12 +114,6 @@ def run_recipe(path: Path, *, device: str = "cpu") -> Recipe:
     recipe = load_recipe(path)
     run(recipe, device=device)
     return recipe
-
-
-def real_arrays(seeds: Sequence[int]) -> Arrays:
-    """Return images uint8 ``[N, H, W, 3]`` and masks uint8 ``[N, H, W]`` of rendered scenes."""
-    images, masks = render_scenes(seeds)
-    return images, masks
 
 
 def synthetic_arrays(store: SampleStore, filters: Sequence[str] | None = None) -> Arrays:

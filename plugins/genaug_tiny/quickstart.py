@@ -13,12 +13,12 @@ from genaug_tiny.experiment import (
     TEST_SEEDS,
     Arm,
     labelled_seeds,
-    real_arrays,
     run_recipe,
     synthetic_arrays,
     train_arm,
     write_project,
 )
+from genaug_tiny.scenes import render_scenes
 
 SCENES = 20
 
@@ -45,7 +45,7 @@ def quickstart_matchmask(
     say(f"2/4 genaug run {recipe}: adapt, generate, filter, report")
     store = SampleStore.open(run_recipe(recipe, device=device).output)
     say(f"3/4 Training three small segmenters, {len(TEST_SEEDS)} unseen scenes to measure on")
-    real, synthetic, test = real_arrays(seeds), synthetic_arrays(store), real_arrays(TEST_SEEDS)
+    real, synthetic, test = render_scenes(seeds), synthetic_arrays(store), render_scenes(TEST_SEEDS)
     arms = [
         train_arm("real only", [real], test, seed=seed),
         train_arm("synthetic only", [synthetic], test, seed=seed),

@@ -41,8 +41,8 @@ GOOD = Sample("street_0", IMAGE, MASK)
 
 def test_a_generator_answers_draw_by_draw() -> None:
     refused = Refused("flagged by the safety checker")
-    assert Fixed(GOOD, refused).generate([draw(0), draw(1)]) == [GOOD, refused]
-    assert Fixed("never called").generate([]) == []
+    assert Fixed(GOOD, refused).generate([draw(0), draw(1)], ignore_index=255) == [GOOD, refused]
+    assert Fixed("never called").generate([], ignore_index=255) == []
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_generator_answers_draw_by_draw() -> None:
 )
 def test_broken_generators_are_caught(draws: list[Draw], results: list[Sample], told: str) -> None:
     with pytest.raises(SampleError, match=told):
-        Fixed(*results).generate(draws)
+        Fixed(*results).generate(draws, ignore_index=255)
 
 
 def test_a_generator_may_ignore_pixels_but_only_by_the_ignore_index() -> None:
@@ -67,7 +67,7 @@ def test_a_generator_may_ignore_pixels_but_only_by_the_ignore_index() -> None:
     result = Sample("x", IMAGE, partly)
     assert Fixed(result).generate([draw(0)], ignore_index=254) == [result]
     with pytest.raises(SampleError, match="Allowed: pixels set to the ignore index 255"):
-        Fixed(result).generate([draw(0)])
+        Fixed(result).generate([draw(0)], ignore_index=255)
 
 
 class Drawing(Dataset[int]):
@@ -76,7 +76,7 @@ class Drawing(Dataset[int]):
 
     def __getitem__(self, index: int) -> int:
         try:
-            Fixed(GOOD).generate([draw(0)])
+            Fixed(GOOD).generate([draw(0)], ignore_index=255)
         except SampleError as error:
             return int("Fill a store first" in str(error))
         return 2

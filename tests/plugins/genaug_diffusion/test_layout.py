@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from genaug.errors import ConfigError
 from genaug_diffusion.layout import (
     GLOBAL,
+    assign_chunks,
     attention_sizes,
     build_layout_prompt,
-    chunks_needed,
     layout_masks,
     tokenize_names,
 )
@@ -100,8 +100,10 @@ def test_overflow_drops_the_smallest_classes_and_says_so() -> None:
 def test_chunks_hold_every_class_without_splitting_one() -> None:
     names = dict.fromkeys(range(1, 30), "zebra crossing sign number")
     tokens = tokenize_names(TOKENIZER, names)
-    chunks = chunks_needed(TOKENIZER, tokens)
-    prompt = build_layout_prompt(TOKENIZER, tokens, dict.fromkeys(names, 1), chunks=chunks)
+    places = assign_chunks(tokens)
+    chunks = max(places.values()) + 1
+    assert chunks > 1
+    prompt = build_layout_prompt(TOKENIZER, tokens, dict.fromkeys(names, 1), chunk_of=places)
     assert prompt.dropped == ()
     assert prompt.input_ids.shape == (chunks, 77)
     rows = prompt.token_class.view(chunks, 77)
@@ -110,23 +112,30 @@ def test_chunks_hold_every_class_without_splitting_one() -> None:
     assert (prompt.input_ids[:, 0] == TOKENIZER.bos_token_id).all()
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40), chunks=st.integers(1, 3), seed=st.integers(0, 99)
-)
-def test_every_named_class_is_kept_whole_or_dropped(lengths: list[int], chunks: int, seed: int) -> None:
+@settings(max_examples=40, deadline=None)
+@given(lengths=st.lists(st.integers(1, 75), min_size=1, max_size=40), seed=st.integers(0, 99), chunked=st.booleans())
+def test_every_named_class_is_kept_whole_or_dropped(lengths: list[int], seed: int, chunked: bool) -> None:
     tokens = {i: [7] * n for i, n in enumerate(lengths)}
-    areas = {i: int(a) for i, a in enumerate(np.random.default_rng(seed).integers(1, 50, len(lengths)))}
-    prompt = build_layout_prompt(TOKENIZER, tokens, areas, chunks=chunks)
+    rng = np.random.default_rng(seed)
+    areas = {i: int(a) for i, a in enumerate(rng.integers(1, 50, len(lengths))) if rng.random() < 0.7}
+    places = assign_chunks(tokens) if chunked else None
+    prompt = build_layout_prompt(TOKENIZER, tokens, areas, chunk_of=places)
+    assert prompt.input_ids.shape == ((max(places.values()) + 1) if places else 1, 77)
+    assert not (chunked and prompt.dropped)
     for class_id, ids in tokens.items():
         count = int((prompt.token_class == class_id).sum())
-        assert count == (0 if class_id in prompt.dropped else len(ids))
+        assert count == (len(ids) if class_id in areas and class_id not in prompt.dropped else 0)
 
 
 def test_two_ids_may_share_a_name() -> None:
     prompt = build_layout_prompt(TOKENIZER, tokenize_names(TOKENIZER, {3: "cat", 7: "cat"}), {3: 1, 7: 1})
     assert prompt.token_class[1:3].tolist() == [3, 7]
     assert prompt.input_ids[0, 1] == prompt.input_ids[0, 2]
+
+
+def test_a_name_too_long_for_the_text_encoder_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"of class 5 has \d+ tokens. Allowed: at most 75"):
+        tokenize_names(TOKENIZER, {5: "xyz " * 40})
 
 
 def test_a_name_without_tokens_is_an_error() -> None:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from genaug import LabelSpace, Registry, Rng, Sample
 from genaug.errors import ConfigError, SampleError
 from genaug.types import Draw, Refused
+from genaug_diffusion.images import generation_size
 from genaug_diffusion.testing import make_pipeline
 from genaug_matchmask.adapter import LTAdapter
 from genaug_matchmask.checkpoint import save_adapter
@@ -58,17 +59,20 @@ def difference(a: Sample | Refused, b: Sample | Refused) -> int:
 def test_an_image_depends_on_its_seed_and_mask_alone(make, samples) -> None:
     generator = make()
     draws = draws_of(samples[:2], 2)
-    together = generator.generate(draws)
+    together = generator.generate(draws, ignore_index=255)
     assert [s.id for s in together] == ["s0_0", "s0_1", "s1_0", "s1_1"]
-    backwards = generator.generate(draws[::-1])[::-1]
+    backwards = generator.generate(draws[::-1], ignore_index=255)[::-1]
     for draw, sample, other in zip(draws, together, backwards, strict=True):
-        alone = generator.generate([draw])[0]
+        alone = generator.generate([draw], ignore_index=255)[0]
         assert difference(sample, alone) <= 1  # one grey level: a batch of another size rounds differently
         assert difference(sample, other) <= 1
     assert difference(together[0], together[1]) > 20
-    assert all(np.array_equal(a.image, b.image) for a, b in zip(together, generator.generate(draws), strict=True))
+    assert all(
+        np.array_equal(a.image, b.image)
+        for a, b in zip(together, generator.generate(draws, ignore_index=255), strict=True)
+    )
     torch.rand(5)
-    other_seed = generator.generate([Draw(samples[0], 0, 1)])[0]
+    other_seed = generator.generate([Draw(samples[0], 0, 1)], ignore_index=255)[0]
     assert difference(other_seed, together[0]) > 20
 
 
@@ -76,7 +80,7 @@ def test_the_mask_decides_the_image(make, samples) -> None:
     generator = make(guidance_scale=7.0)
     mask = samples[0].mask
     other = np.where(mask == 1, np.uint8(9), mask)
-    images = [generator.generate([Draw(Sample("m", None, m), 0, 5)])[0] for m in (mask, other)]
+    images = [generator.generate([Draw(Sample("m", None, m), 0, 5)], ignore_index=255)[0] for m in (mask, other)]
     assert difference(*images) > 2
     assert np.array_equal(images[1].mask, other)
 
@@ -87,7 +91,7 @@ def test_unconditional_half_is_independent_of_the_layout(make, samples) -> None:
     seen = []
     generator.pipe.unet.register_forward_hook(lambda m, i, o: seen.append(o[0][: len(o[0]) // 2].clone()))
     for mask in (samples[0].mask, np.full_like(samples[0].mask, 12)):
-        generator.generate([Draw(Sample("m", None, mask), 0, 5)])
+        generator.generate([Draw(Sample("m", None, mask), 0, 5)], ignore_index=255)
     assert len(seen) == 8
     assert torch.equal(seen[0], seen[4])  # the first step sees the same noise
 
@@ -98,7 +102,7 @@ def test_presets_and_any_size(make, preset: str, mode: str) -> None:
     generator = make(preset=preset, size_mode=mode, resolution=32, images_per_mask=2)
     mask = np.ones((37, 61), np.uint8)
     mask[10:20] = 4
-    sample = generator.generate([Draw(Sample("odd", None, mask), 0, 1)])[0]
+    sample = generator.generate([Draw(Sample("odd", None, mask), 0, 1)], ignore_index=255)[0]
     assert sample.image.shape == (37, 61, 3)
     assert sample.image.std() > 0
     assert np.array_equal(sample.mask, mask)
@@ -109,26 +113,28 @@ def test_default_steps_are_the_papers(make) -> None:
     assert generator.steps == 50
     calls = []
     generator.pipe.unet.register_forward_pre_hook(lambda m, a: calls.append(1))
-    generator.generate([Draw(Sample("x", None, np.ones((64, 64), np.uint8)), 0, 1)])
+    generator.generate([Draw(Sample("x", None, np.ones((64, 64), np.uint8)), 0, 1)], ignore_index=255)
     assert len(calls) == 51  # PLMS repeats one step to start
 
 
 def test_batches_of_masks_of_different_sizes_are_fine_when_images_are_square(make) -> None:
     generator = make()
     small, wide = np.ones((20, 20), np.uint8), np.full((30, 50), 4, np.uint8)
-    one, two = generator.generate([Draw(Sample("a", None, small), 0, 1), Draw(Sample("b", None, wide), 0, 2)])
+    one, two = generator.generate(
+        [Draw(Sample("a", None, small), 0, 1), Draw(Sample("b", None, wide), 0, 2)], ignore_index=255
+    )
     assert (one.image.shape, two.image.shape) == ((20, 20, 3), (30, 50, 3))
     keep = make(size_mode="keep_aspect")
     with pytest.raises(SampleError, match="at most 8 draws of one size"):
-        keep.generate([Draw(Sample("a", None, small), 0, 1), Draw(Sample("b", None, wide), 0, 2)])
+        keep.generate([Draw(Sample("a", None, small), 0, 1), Draw(Sample("b", None, wide), 0, 2)], ignore_index=255)
 
 
 def test_unknown_ids_are_an_error_or_ignored(make) -> None:
     mask = np.ones((64, 64), np.uint8)
     mask[:10] = 77
     with pytest.raises(SampleError, match=r"sample u_0.*ids without a name: \[77\]"):
-        make().generate([Draw(Sample("u", None, mask), 0, 1)])
-    sample = make(unknown_class="ignore").generate([Draw(Sample("u", None, mask), 0, 1)])[0]
+        make().generate([Draw(Sample("u", None, mask), 0, 1)], ignore_index=255)
+    sample = make(unknown_class="ignore").generate([Draw(Sample("u", None, mask), 0, 1)], ignore_index=255)[0]
     assert (sample.mask[:10] == 255).all()
     assert (sample.mask[10:] == 1).all()
 
@@ -138,13 +144,13 @@ def test_classes_that_do_not_fit_do_not_supervise(make) -> None:
     mask = np.zeros((40, 40), np.uint8)
     for i in range(1, 20):
         mask[2 * i : 2 * i + 2, : 2 * i] = i  # larger ids are larger regions; 0 is the largest
-    sample = make(labels).generate([Draw(Sample("m", None, mask), 0, 1)])[0]
+    sample = make(labels).generate([Draw(Sample("m", None, mask), 0, 1)], ignore_index=255)[0]
     dropped = set(sample.meta["dropped"])
     assert dropped
     assert 0 not in dropped
     assert dropped == set(range(1, max(dropped) + 1))
     assert np.array_equal(sample.mask == 255, np.isin(mask, list(dropped)))
-    whole = make(labels, overflow="chunk").generate([Draw(Sample("m", None, mask), 0, 1)])[0]
+    whole = make(labels, overflow="chunk").generate([Draw(Sample("m", None, mask), 0, 1)], ignore_index=255)[0]
     assert np.array_equal(whole.mask, mask)
     assert whole.meta["dropped"] == ()
 
@@ -153,10 +159,10 @@ def test_nothing_to_condition_on_is_refused_with_its_reason(make) -> None:
     labels = LabelSpace({0: "background", 1: "dog"})
     empty, plain = np.full((32, 32), 255, np.uint8), np.zeros((32, 32), np.uint8)
     draws = [Draw(Sample("e", None, empty), 0, 1), Draw(Sample("p", None, plain), 0, 1)]
-    refused, background = make(labels).generate(draws)
+    refused, background = make(labels).generate(draws, ignore_index=255)
     assert refused == Refused("every pixel of the mask is ignored")
     assert isinstance(background, Sample)
-    both = make(labels, skip_no_foreground=True).generate(draws)
+    both = make(labels, skip_no_foreground=True).generate(draws, ignore_index=255)
     assert [r.reason for r in both] == ["every pixel of the mask is ignored", "the mask shows nothing but background"]
 
 
@@ -165,7 +171,7 @@ def test_background_without_a_token_keeps_its_labels(make) -> None:
     mask = np.zeros((32, 32), np.uint8)
     mask[:9] = 1
     bound, free = (make(labels, background=b) for b in ("token", "global"))
-    samples = [g.generate([Draw(Sample("m", None, mask), 0, 1)])[0] for g in (bound, free)]
+    samples = [g.generate([Draw(Sample("m", None, mask), 0, 1)], ignore_index=255)[0] for g in (bound, free)]
     assert samples[0].meta["prompt_classes"] == [0, 1]
     assert samples[1].meta["prompt_classes"] == [1]
     assert np.array_equal(samples[1].mask, mask)
@@ -179,7 +185,7 @@ def test_flagged_images_are_refused_and_the_rest_is_kept(make, samples) -> None:
         return images, [False, True]
 
     generator.pipe.safety_checker, generator.pipe.feature_extractor = checker, _NoFeatures()
-    results = generator.generate(draws_of(samples[:1], 2))
+    results = generator.generate(draws_of(samples[:1], 2), ignore_index=255)
     assert isinstance(results[0], Sample)
     assert results[1] == Refused("the base's safety checker flagged the image")
 
@@ -193,8 +199,87 @@ class _NoFeatures:
         return self
 
 
+def test_an_image_that_is_not_finite_is_refused(make, samples) -> None:
+    generator = make()
+    generator.pipe.vae.decoder.conv_out.bias.data[0] = float("nan")
+    assert generator.generate(draws_of(samples[:1], 1), ignore_index=255) == [Refused("the image is not finite")]
+
+
+def test_nothing_to_supervise_is_refused(make) -> None:
+    only_unknown = np.full((32, 32), 77, np.uint8)
+    (result,) = make(unknown_class="ignore").generate([Draw(Sample("u", None, only_unknown), 0, 1)], ignore_index=255)
+    assert result == Refused("no class of the mask could be conditioned")
+
+
+def test_a_small_object_reaches_the_attention_only_with_any(make) -> None:
+    mask = np.ones((512, 512), np.uint8)
+    mask[101:104, 301:304] = 4
+    for mode, seen in (("nearest", False), ("any", True)):
+        conditioner = make(mask_downsample=mode).conditioner
+        prompt = conditioner.prompt(mask, where="test")
+        masks = conditioner.masks([mask], [prompt], (64, 64), 4)
+        cat = (prompt.token_class == 4).nonzero()[0, 0]
+        assert all(bool(m[..., cat].any()) == seen for m in masks.values()), mode
+
+
+def test_ddim_does_not_clip_latents(make, samples) -> None:
+    """The spec's trap: DDIM made from a PNDM config clips to [-1, 1] unless told not to."""
+    generator = make(preset="ddim", steps=3)
+    latents = []
+    decode = generator.pipe.vae.decode
+    generator.pipe.vae.decode = lambda z, **kw: latents.append(z) or decode(z, **kw)
+    generator.generate(draws_of(samples[:1], 2), ignore_index=255)
+    assert generator.pipe.scheduler.config.clip_sample is False
+    assert (latents[0] * generator.pipe.vae.config.scaling_factor).abs().max() > 1.5
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "expected"),
+    [
+        ((90, 120), "square", (112, 112)),
+        ((90, 120), "keep_aspect", (96, 128)),
+        ((1, 1000), "keep_aspect", (8, 3544)),
+        ((375, 500), "keep_aspect", (96, 128)),
+    ],
+)
+def test_generation_size(size, mode, expected) -> None:
+    assert generation_size(size, 112, mode) == expected
+
+
+def test_another_adapter_or_class_table_takes_effect(make, samples, tmp_path) -> None:
+    generator = make()
+    first = generator.generate(draws_of(samples[:1], 1), ignore_index=255)[0]
+    other = LTAdapter(make_pipeline().unet)
+    other.initialize(Rng(0))
+    about = {"labels": LABELS.to_dict(), "training": {"samples": 1, "steps": 1}, "resolution": 128}
+    save_adapter(other, tmp_path / "other", base="base", revision=None, about=about)
+    before = generator.describe()["adapter"]
+    generator.load_adapted(tmp_path / "other")
+    generator.prepare(LABELS)
+    assert generator.describe()["adapter"] != before
+    assert difference(generator.generate(draws_of(samples[:1], 1), ignore_index=255)[0], first) > 3
+    generator.prepare(LabelSpace({1: "dog"}))
+    with pytest.raises(SampleError, match="ids without a name"):
+        generator.generate(draws_of(samples[:1], 1), ignore_index=255)
+
+
+def test_settings_that_differ_from_the_training_are_warned_about(make, tmp_path, caplog) -> None:
+    adapter = LTAdapter(make_pipeline().unet)
+    about = {"labels": LABELS.to_dict(), "training": {"samples": 1, "steps": 1}, "mask_downsample": "any"}
+    about["overflow"] = "drop"
+    save_adapter(adapter, tmp_path / "a", base="base", revision=None, about=about)
+    generator = make()
+    generator.load_adapted(tmp_path / "a")
+    generator.prepare(LABELS)
+    assert "trained with mask_downsample 'any', the recipe says 'nearest'" in caplog.text
+    assert "overflow" not in caplog.text
+
+
 def test_provenance_names_everything_that_decides_the_pixels(make, base_folder) -> None:
     about = make(preset="plms", steps=None).describe()
+    harmless = {"adapter", "images_per_mask", "batch_size", "skip_no_foreground", "rank", "target_modules"}
+    harmless |= {"alpha_pool", "safety_checker", "training"}  # in the adapter's own files, or no matter of pixels
+    assert set(MatchMaskOptions.model_fields) - harmless <= set(about)
     assert about["base"] == str(base_folder)
     assert (about["steps"], about["guidance_scale"], about["resolution"], about["dtype"]) == (50, 2.0, 64, "float32")
     assert len(about["adapter"]) == 16
@@ -228,7 +313,7 @@ class _Online(Dataset):
 
     def __getitem__(self, index: int) -> str:
         try:
-            self.generator.generate([self.draw])
+            self.generator.generate([self.draw], ignore_index=255)
         except SampleError as error:
             return str(error)
         return "generated"

@@ -125,6 +125,10 @@ def test_the_tool_writes_table_plot_and_regex(generator, samples, labels, tmp_pa
     assert all(len(v) == 2 for v in written["scores"].values())
     with Image.open(tmp_path / "p" / "probe.png") as plot:
         assert plot.size[0] > 500
+    table = (tmp_path / "p" / "probe.csv").read_text().splitlines()
+    assert table[0] == "weight,type,selected,epoch 1,epoch 2"
+    assert len(table) == 1 + len(written["scores"])
+    assert sum(int(line.split(",")[2]) for line in table[1:]) == len(report["selected"])
     assert set(report["types"]) >= {"attn2.to_q", "time_emb_proj", "time_embedding.linear_1"}
     assert report["optimizer"] == "adamw"
     with pytest.raises(ConfigError, match=r"gradient\|finetune"):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from genaug import LabelSpace, Registry, Rng, Sample
 from genaug.errors import AdapterError, SampleError
 from genaug_diffusion.config import TrainingOptions
 from genaug_diffusion.testing import make_pipeline
 from genaug_diffusion.training import AdapterTrainer, Row
-from genaug_matchmask.adapter import LTAdapter
 from genaug_matchmask.config import MatchMaskOptions
 from genaug_matchmask.generator import MatchMaskGenerator
 from genaug_matchmask.training import split
@@ -127,8 +127,38 @@ def test_half_precision_trains_float32_adapters(base_folder, samples, labels, tm
     assert generator.pipe.unet.dtype == torch.bfloat16
     from genaug.types import Draw
 
-    (sample,) = generator.generate([Draw(samples[0], 0, 5)])
+    (sample,) = generator.generate([Draw(samples[0], 0, 5)], ignore_index=255)
     assert sample.image.std() > 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_resumes_and_reloads_to_the_bit(
+    base_folder, samples, labels, tmp_path, monkeypatch, dtype
+) -> None:
+    def make() -> MatchMaskGenerator:
+        training = TrainingOptions(steps=6, checkpoint_every=2, preview_images=0, learning_rate=1e-3, max_grad_norm=1.0)
+        options = MatchMaskOptions(base=str(base_folder), dtype=dtype, training=training)
+        return MatchMaskGenerator(options, registry=Registry([]))
+
+    make().adapt(samples, tmp_path / "whole", labels=labels, rng=Rng(1))
+    step = AdapterTrainer._step
+
+    def killed(self, number: int) -> float:
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdapterTrainer, "_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make().adapt(samples, tmp_path / "cut", labels=labels, rng=Rng(1))
+    make().adapt(samples, tmp_path / "cut", labels=labels, rng=Rng(1))
+    assert same_files(tmp_path / "whole", tmp_path / "cut")
+    generator = make()
+    generator.load_adapted(tmp_path / "cut")
+    generator.prepare(labels)
+    saved = load_file(tmp_path / "cut" / "adapter_model.safetensors")
+    assert all(torch.equal(saved[n], v) for n, v in generator.adapter.state_dict().items())
 
 
 def test_the_best_held_out_weights_are_kept_and_patience_stops(base_folder, samples, labels, tmp_path) -> None:
@@ -141,6 +171,10 @@ def test_the_best_held_out_weights_are_kept_and_patience_stops(base_folder, samp
     assert record["stopped_early"]
     assert record["steps"] < 40
     assert (record["best_step"], record["held_out_loss"]) == (best[0], best[1])
+    kept = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    state = load_file(tmp_path / "a" / "checkpoint.safetensors")
+    assert all(torch.equal(v, state[f"best.{n}"]) for n, v in kept.items())
+    assert any(not torch.equal(v, state[f"parameter.{n}"]) for n, v in kept.items())
     assert record["best_step"] == record["steps"] - 4
 
 
@@ -226,8 +260,7 @@ def test_the_adapter_works_on_masks_with_other_names_but_says_so(
     assert "not trained on these class names: unicorn" in caplog.text
 
 
-def test_gradients_are_independent_of_cached_flips(base_folder, samples, labels) -> None:
-    """Masks are downsampled after the flip, as the specification asks, not flipped after downsampling."""
+def test_masks_are_flipped_before_they_are_downsampled(base_folder, samples, labels) -> None:
     generator = make_generator(base_folder)
     generator.load_base(labels)
     from genaug_matchmask.task import LayoutTask
@@ -237,9 +270,7 @@ def test_gradients_are_independent_of_cached_flips(base_folder, samples, labels)
         scheduler=generator.training_scheduler,
     )  # fmt: skip
     flipped = task._layout([Row(0, True, 0, 0)])
-    by_hand = generator.conditioner.masks(
-        [task.labels[0].flip(1).to(torch.uint8).numpy()], [task.prompts[0]], (64, 64), 4
-    )
+    by_hand = generator.conditioner.masks([task.labels[0][:, ::-1].copy()], [task.prompts[0]], (64, 64), 4)
     assert all(torch.equal(flipped[k], by_hand[k]) for k in by_hand)
-    adapter = LTAdapter(generator.pipe.unet)
-    assert adapter.layers
+    straight = task._layout([Row(0, False, 0, 0)])
+    assert any(not torch.equal(flipped[k], straight[k]) for k in straight)
