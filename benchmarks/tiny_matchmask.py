@@ -68,9 +68,14 @@ def main() -> None:
     arguments.add_argument("--scenes", type=int, default=20)
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--work", type=Path, default=Path("runs/tiny_matchmask"))
+    arguments.add_argument("--only", type=int, nargs="+", help="run these seeds and stop, e.g. in a second process")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.only:
+        for seed in options.only:
+            run_seed(options.work, seed, options.scenes)
+        return
     results = [run_seed(options.work, seed, options.scenes) for seed in range(options.seeds)]
     real = statistics.mean(r["miou"]["real only"] for r in results)
     rows = []
