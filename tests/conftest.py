@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+import tqdm.auto
 from PIL import Image
 
 from genaug.registry import GROUP, Registry
@@ -23,6 +25,11 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 for _name in ("GENAUG_DEBUG", "GENAUG_DISABLE_PLUGINS", "GENAUG_STRICT_PLUGINS"):
     os.environ.pop(_name, None)
+
+# tqdm's own lock is shared with forked children: one that a crash test kills in the wrong moment would take it along.
+for _bar in (tqdm.tqdm, tqdm.auto.tqdm):
+    _bar.set_lock(threading.RLock())
+    _bar.monitor_interval = 0
 
 # Machines under load are slow, never wrong; and a suite that draws other examples every day cannot be bisected.
 hypothesis.settings.register_profile("genaug", deadline=None, derandomize=True, max_examples=50)
