@@ -131,24 +131,26 @@ class MatchMaskGenerator(Generator):
         """True unless the recipe names an adapter."""
         return self.options.adapter is None
 
-    def adapted(self, folder: Path) -> bool:
+    def adapted(self, folder: str | Path) -> bool:
         """Return True if `folder` holds an adapter trained with these options."""
         from genaug_matchmask.training import is_adapted
 
-        return is_adapted(self, folder)
+        return is_adapted(self, Path(folder))
 
-    def adapt(self, samples: Sequence[Sample], folder: Path, *, labels: LabelSpace, rng: Rng) -> Mapping[str, Any]:
+    def adapt(
+        self, samples: Sequence[Sample], folder: str | Path, *, labels: LabelSpace, rng: Rng
+    ) -> Mapping[str, Any]:
         """Train the adapter on labelled samples; see `genaug_matchmask.training.adapt`."""
         from genaug_matchmask.training import adapt
 
-        return adapt(self, samples, folder, labels=labels, rng=rng)
+        return adapt(self, samples, Path(folder), labels=labels, rng=rng)
 
-    def load_adapted(self, folder: Path) -> None:
+    def load_adapted(self, folder: str | Path) -> None:
         """Use the adapter in `folder` from the next `prepare` on."""
         if self.adapter is not None:
             self.adapter.detach()
             self.adapter = None
-        self._adapter_folder = folder
+        self._adapter_folder = Path(folder)
 
     def probe(
         self, samples: Sequence[Sample], folder: Path, *, labels: LabelSpace, rng: Rng, **settings: Any
