@@ -3,9 +3,10 @@
     nice -n 19 python benchmarks/camvid_base.py --data CAMVID --run-dir RUNS --out RUNS/base --resume
 
 Of the 367 training images those of the held-out blocks of time (and the 3 s before them) are left out: a base model
-that has seen the test images would flatter every synthetic arm. A mask is only read to list the classes an image shows,
-which makes its prompt. The text encoder is new (every class name is one token); the UNet and the decoder start from
-genaug-tiny. Every stage is skipped when its result is there.
+that has seen the test images would flatter every synthetic arm. A mask is only read to list the classes that an image,
+or one of twelve small views of it, shows; the list is the prompt. The small views are needed: nearly every whole frame
+shows nearly every class, so from whole frames alone no word could get a meaning. The text encoder is new (every class
+name is one token); the UNet and the decoder start from genaug-tiny. Every stage is skipped when its result is there.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from camvid_data import blocks, read
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from torch import nn
-from train_tiny import Ema, ShortAttention, loop, prompt_keys, save_atomic, step_generator
+from train_tiny import Denoiser, Ema, loop, random_crops, save_atomic, shipped, step_generator
 
 from genaug import LabelSpace
 from genaug_diffusion.images import resize_image
 from genaug_tiny.architecture import build_scheduler, build_text_encoder, build_tokenizer
+from genaug_tiny.short_attention import ShortAttention
 from genaug_tiny.weights import model_folder
 
 #: Height and width of the model's images: the multiples of 8 nearest to 90x120 at its aspect.
 SIZE = (96, 128)
+#: Upper left corners of the small views of 32 x 32 pixels.
+CORNERS = ((0, 32, 64), (0, 32, 64, 96))
 
 
 def words() -> list[str]:
@@ -42,10 +46,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="CamVid folder")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for caches and checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="folder for the exported pipeline")
-    parser.add_argument("--steps", type=int, default=4000, help="UNet steps")
+    parser.add_argument("--steps", type=int, default=2500, help="UNet steps")
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--vae-steps", type=int, default=600)
+    parser.add_argument("--vae-steps", type=int, default=400)
     parser.add_argument("--vae-batch", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
@@ -58,11 +62,6 @@ def main() -> None:
         print(f"{stage.__name__}: {time.time() - started:.0f} s", flush=True)
 
 
-def tiny() -> Any:
-    """Return genaug-tiny in float32."""
-    return StableDiffusionPipeline.from_pretrained(model_folder(), local_files_only=True, safety_checker=None)
-
-
 @torch.no_grad()
 def encode(args: argparse.Namespace) -> None:
     """Cache images, their mirror images, latents and prompts (which classes cover 1 % or more)."""
@@ -72,51 +71,49 @@ def encode(args: argparse.Namespace) -> None:
     near, held_out = blocks(frames)
     frames = frames.pick([s for s in frames.stems if s not in near | held_out])
     images = np.stack([resize_image(image, SIZE) for image in frames.images])
-    images = np.concatenate([images, images[:, :, ::-1]])
-    shares = np.stack([[(m == c).mean() for c in range(len(words()))] for m in frames.masks])
-    present = torch.from_numpy(np.tile(shares >= 0.01, (2, 1)))
-    vae, parts = tiny().vae.float().eval(), []
+    reduced = [Image.fromarray(mask).resize(SIZE[::-1], Image.Resampling.NEAREST) for mask in frames.masks]
+    masks = np.stack([np.asarray(mask) for mask in reduced])
+    images, masks = (np.concatenate([each, each[:, :, ::-1]]) for each in (images, masks))
+    present = shown(masks, 0.01)
+    rows, columns = CORNERS
+    views = [[shown(masks[:, y : y + 32, x : x + 32], 0.02) for x in columns] for y in rows]
+    crops = torch.stack([torch.stack(row, 1) for row in views], 1)
+    vae, parts = shipped(model_folder()).vae.eval(), []
     for first in range(0, len(images), 32):
         x = torch.from_numpy(images[first : first + 32].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
         parts.append(vae.encode(x).latent_dist.mean)
     np.save(args.run_dir / "images.npy", images)
-    save_atomic({"latents": torch.cat(parts), "present": present}, args.run_dir / "latents.pt")
+    save_atomic({"latents": torch.cat(parts), "present": present, "crops": crops}, args.run_dir / "latents.pt")
+
+
+def shown(masks: np.ndarray, share: float) -> torch.Tensor:
+    """Return which classes cover at least `share` of each mask: bool [N, K]."""
+    return torch.from_numpy(np.stack([(masks == c).mean((1, 2)) >= share for c in range(len(words()))], 1))
 
 
 def train_unet(args: argparse.Namespace) -> None:
     """Denoise under class-list prompts, as genaug-tiny was trained."""
     if (args.run_dir / "unet.pt").exists():
         return
-    pipe, cache = tiny(), torch.load(args.run_dir / "latents.pt", weights_only=True)
+    pipe, cache = shipped(model_folder()), torch.load(args.run_dir / "latents.pt", weights_only=True)
     latents, present = cache["latents"] * pipe.vae.config.scaling_factor, cache["present"]
     torch.manual_seed(0)
     tokenizer = build_tokenizer(words())
-    text, unet = build_text_encoder(tokenizer).train(), pipe.unet.float().train()
+    text, unet = build_text_encoder(tokenizer).train(), pipe.unet.train()
     unet.set_attn_processor(ShortAttention())
-    ids = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words()]
-    assert all(len(each) == 1 for each in ids), "every class must be one token"
-    keys = torch.tensor([[*(each[0] for each in ids), tokenizer.bos_token_id, tokenizer.eos_token_id]])
+    denoise = Denoiser(unet, text, tokenizer, words())
     parameters = [p for module in (unet, text) for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
-    alphas = build_scheduler().alphas_cumprod
-    snr = alphas / (1 - alphas)
     for step, finish in loop("unet", args, [unet, text], optimiser, ema := Ema(parameters), args.steps, 100):
         generator = step_generator(0, step)
-        rows = torch.randint(len(latents), (args.batch,), generator=generator)
-        empty = torch.rand(args.batch, 1, generator=generator) < 0.1
-        t = ((torch.arange(args.batch) + torch.rand(args.batch, generator=generator)) / args.batch * 1000).long()
-        t = t.clamp(max=999)
-        x = latents[rows]
-        noise = torch.randn(x.shape, generator=generator)
-        a = alphas[t].view(-1, 1, 1, 1)
-        context = text(keys)[0].expand(args.batch, -1, -1)
-        bias = prompt_keys(present[rows] & ~empty)
-        with torch.autocast("cpu", torch.bfloat16):
-            noisy = a.sqrt() * x + (1 - a).sqrt() * noise
-            predicted = unet(noisy, t, context, cross_attention_kwargs={"key_bias": bias}).sample
-        error = (predicted.float() - noise).square().mean((1, 2, 3))
-        (error * (5.0 / snr[t]).clamp(max=1.0)).mean().backward()
-        finish(error.mean().detach())
+        if step % 2:
+            x, named = random_crops(latents, cache["crops"], 8 * args.batch, generator)
+        else:
+            rows = torch.randint(len(latents), (args.batch,), generator=generator)
+            x, named = latents[rows], present[rows]
+        loss, error = denoise(x, named, generator)
+        loss.backward()
+        finish(error)
     for parameter, average in zip(parameters, ema.shadow, strict=True):
         parameter.data.copy_(average)
     save_atomic({"unet": unet.state_dict(), "text": text.state_dict()}, args.run_dir / "unet.pt")
@@ -127,7 +124,7 @@ def train_decoder(args: argparse.Namespace) -> None:
     if (args.run_dir / "vae.pt").exists():
         return
     images = np.load(args.run_dir / "images.npy", mmap_mode="r")
-    latents, vae = torch.load(args.run_dir / "latents.pt", weights_only=True)["latents"], tiny().vae.float()
+    latents, vae = torch.load(args.run_dir / "latents.pt", weights_only=True)["latents"], shipped(model_folder()).vae
     decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder]).train()
     parameters = list(decoder.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
@@ -147,12 +144,12 @@ def train_decoder(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write the pipeline in diffusers format."""
-    pipe, weights = tiny(), torch.load(args.run_dir / "unet.pt", weights_only=True)
+    pipe, weights = shipped(model_folder()), torch.load(args.run_dir / "unet.pt", weights_only=True)
     tokenizer = build_tokenizer(words())
     text = build_text_encoder(tokenizer)
     text.load_state_dict(weights["text"])
-    pipe.unet.float().load_state_dict(weights["unet"])
-    pipe.vae.float().load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True))
+    pipe.unet.load_state_dict(weights["unet"])
+    pipe.vae.load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True))
     StableDiffusionPipeline(
         vae=pipe.vae, unet=pipe.unet, text_encoder=text, tokenizer=tokenizer, scheduler=build_scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,

@@ -14,7 +14,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--plain-steps", type=int, default=0, help="first UNet steps without crops, min-SNR-5")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=1, help="two are slower than one on a busy machine")
+    parser.add_argument("--init-from", type=Path, help="exported pipeline whose UNet, text encoder and VAE to train on")
     parser.add_argument("--seed", type=int, default=PRETRAINING_SEEDS.start, help="first scene seed")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
@@ -248,7 +249,27 @@ def new_vae(args: argparse.Namespace) -> AutoencoderKL:
     for module in vae.decoder.modules():
         if isinstance(module, ResnetBlock2D):
             nn.init.zeros_(module.conv2.weight)
+    if args.init_from:
+        vae.load_state_dict(shipped(args.init_from).vae.state_dict())
     return vae
+
+
+def shipped(folder: Path) -> StableDiffusionPipeline:
+    """Read an exported pipeline, in float32."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+    return pipe.to(dtype=torch.float32)
+
+
+@torch.no_grad()
+def take_words(text: nn.Module, tokenizer: Any, pipe: StableDiffusionPipeline) -> None:
+    """Copy the weights of a pipeline's text encoder, its words by their names: vocabularies may differ."""
+    state, table = pipe.text_encoder.state_dict(), text.get_input_embeddings().weight.clone()
+    theirs = pipe.tokenizer.get_vocab()
+    pairs = [(row, theirs[token]) for token, row in tokenizer.get_vocab().items() if token in theirs]
+    mine, other = (torch.tensor(rows) for rows in zip(*pairs, strict=True))
+    table[mine] = pipe.text_encoder.get_input_embeddings().weight[other]
+    name = next(key for key in state if key.endswith("token_embedding.weight"))
+    text.load_state_dict({**state, name: table})
 
 
 def train_vae(args: argparse.Namespace, seeds: range) -> None:
@@ -281,11 +302,50 @@ def train_vae(args: argparse.Namespace, seeds: range) -> None:
 
 # --------------------------------------------------------------------------------------------------- UNet
 def random_crops(latents: Tensor, crops: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw half-size views: latents [count, C, 8, 8] and the classes that each of them shows [count, K] bool."""
+    """Draw small views: latents [count, C, 8, 8] and the classes that each of them shows [count, K] bool.
+
+    Args:
+        latents: [N, C, h, w].
+        crops: [N, R, S, K] bool, the classes of R x S views, evenly spaced over the image.
+        count: How many to draw.
+        generator: Source of randomness.
+    """
+    ways, (height, width) = crops.shape[1:3], latents.shape[2:]
     rows = torch.randint(len(latents), (count,), generator=generator)
-    places = torch.randint(len(CORNERS), (2, count), generator=generator)
-    views = latents[rows].unfold(2, 8, 4).unfold(3, 8, 4)  # [count, C, 3, 3, 8, 8]
-    return views[torch.arange(count), :, places[0], places[1]], crops[rows, places[0], places[1]]
+    y, x = (torch.randint(n, (count,), generator=generator) for n in ways)
+    views = latents[rows].unfold(2, 8, (height - 8) // (ways[0] - 1)).unfold(3, 8, (width - 8) // (ways[1] - 1))
+    return views[torch.arange(count), :, y, x], crops[rows, y, x]
+
+
+class Denoiser:
+    """The noise prediction loss of a UNet and a text encoder under prompts of class words."""
+
+    def __init__(self, unet: nn.Module, text: nn.Module, tokenizer: Any, names: Iterable[str]) -> None:
+        self.unet, self.text, self.alphas = unet, text, build_scheduler().alphas_cumprod
+        ids = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in names]
+        assert all(len(each) == 1 for each in ids), "every class must be one token"
+        self.words = torch.tensor([[*(each[0] for each in ids), tokenizer.bos_token_id, tokenizer.eos_token_id]])
+
+    def __call__(
+        self, x: Tensor, present: Tensor, generator: torch.Generator, *, ceiling: float = 6.0, floor: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weighted loss and the plain error of latents x [B, C, h, w] that show `present` [B, K]."""
+        empty = torch.rand(len(x), 1, generator=generator) < 0.1
+        # One timestep per stratum: the same uniform distribution with a calmer loss.
+        strata = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
+        t = (strata * 1000).long().clamp(max=999)
+        noise = torch.randn(x.shape, generator=generator)
+        a = self.alphas[t].view(-1, 1, 1, 1)
+        noisy = a.sqrt() * x + (1 - a).sqrt() * noise
+        context = self.text(self.words)[0].expand(len(x), -1, -1)
+        bias = prompt_keys(present & ~empty)
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = self.unet(noisy, t, context, cross_attention_kwargs={"key_bias": bias}).sample
+        error = (predicted.float() - noise).square().mean((1, 2, 3))
+        # Where noise is high, layout and classes are decided, and there an error of epsilon means a large error of the
+        # image: weigh by what the image loses (as v-prediction does), and less where the noise is low.
+        snr = self.alphas[t] / (1 - self.alphas[t])
+        return (error * (snr + floor).clamp(max=ceiling) / snr).mean(), error.mean().detach()
 
 
 def train_unet(args: argparse.Namespace, seeds: range) -> None:
@@ -297,17 +357,19 @@ def train_unet(args: argparse.Namespace, seeds: range) -> None:
     few_classes = 1.0 / present_all.sum(1).clamp(min=1)
     torch.manual_seed(seeds.start + 1)
     tokenizer, unet = build_tokenizer(), build_unet().train()
-    text, alphas = build_text_encoder(tokenizer).train(), build_scheduler().alphas_cumprod
+    text = build_text_encoder(tokenizer).train()
+    if args.init_from:
+        pipe = shipped(args.init_from)
+        unet.load_state_dict(pipe.unet.state_dict())
+        take_words(text, tokenizer, pipe)
     unet.set_attn_processor(ShortAttention())
-    ids = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in CLASSES.values()]
-    assert all(len(each) == 1 for each in ids), "every class must be one token"
-    words = torch.tensor([[*(each[0] for each in ids), tokenizer.bos_token_id, tokenizer.eos_token_id]])
+    denoise = Denoiser(unet, text, tokenizer, CLASSES.values())
     parameters = [p for module in (unet, text) for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
-    snr = alphas / (1 - alphas)
     for step, finish in loop("unet", args, [unet, text], optimiser, ema := Ema(parameters), args.steps, 200):
         generator = step_generator(seeds.start + 1, step)
-        if step < args.plain_steps:
+        plain = step < args.plain_steps
+        if plain:
             rows = torch.randint(len(latents), (args.batch,), generator=generator)
             x, present = latents[rows], present_all[rows]
         elif step % 2:
@@ -316,29 +378,11 @@ def train_unet(args: argparse.Namespace, seeds: range) -> None:
         else:
             rows = torch.multinomial(few_classes, args.batch, generator=generator)
             x, present = latents[rows], present_all[rows]
-        empty = torch.rand(len(x), 1, generator=generator) < 0.1
-        # One timestep per stratum: the same uniform distribution with a calmer loss.
-        strata = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
-        t = (strata * 1000).long().clamp(max=999)
-        noise = torch.randn(x.shape, generator=generator)
-        a = alphas[t].view(-1, 1, 1, 1)
-        noisy = a.sqrt() * x + (1 - a).sqrt() * noise
-        context = text(words)[0].expand(len(x), -1, -1)
-        bias = prompt_keys(present & ~empty)
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = unet(noisy, t, context, cross_attention_kwargs={"key_bias": bias}).sample
-        error = (predicted.float() - noise).square().mean((1, 2, 3))
-        # Where noise is high, layout and classes are decided, and there an error of epsilon means a large error of the
-        # image: weigh by what the image loses (as v-prediction does), and less where the noise is low.
-        ceiling, floor = (5.0, 0.0) if step < args.plain_steps else (6.0, 1.0)
-        loss = (error * (snr[t] + floor).clamp(max=ceiling) / snr[t]).mean()
+        loss, error = denoise(x, present, generator, **({"ceiling": 5.0, "floor": 0.0} if plain else {}))
         loss.backward()
-        finish(error.mean().detach())
-    shadow = iter(ema.shadow)
-    for module in (unet, text):
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter.data.copy_(next(shadow))
+        finish(error)
+    for parameter, average in zip(parameters, ema.shadow, strict=True):
+        parameter.data.copy_(average)
     save_atomic({"unet": unet.state_dict(), "text": text.state_dict()}, args.run_dir / "unet.pt")
 
 

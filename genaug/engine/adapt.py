@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, overload
+from typing import Any
 
+from genaug.engine.labelled import LabelledSamples, check_note, note
 from genaug.errors import AdapterError
 from genaug.interfaces import Generator
 from genaug.recipe import BuildContext, Recipe
@@ -16,27 +17,6 @@ from genaug.sources.base import Source
 from genaug.store import lock
 from genaug.store.files import make_folder
 from genaug.store.writer import StoreWriter
-from genaug.types import Sample
-
-
-class LabelledSamples(Sequence[Sample]):
-    """A source as a sequence; every access reads the files again, so nothing stays in memory."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.ids = tuple(source.ids())
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return [self.source.load(sample_id) for sample_id in self.ids[index]]
-        return self.source.load(self.ids[index])
 
 
 def adapter_place(name: str, component: object, generator: object) -> str:
@@ -69,13 +49,15 @@ def adapt_all(
         Folder -> the component's report, with ``reused`` true if nothing had to be learned.
 
     Raises:
-        AdapterError: Something is not adapted, and not `train`.
+        AdapterError: Something is not adapted, and not `train`; or it was adapted on other labelled samples.
     """
     report: dict[str, Any] = {}
+    samples = LabelledSamples(source)
     for name, component in context.adaptables:
         place = adapter_place(name, component, generator)
         folder = writer.path / place
         record: Mapping[str, Any] = {"reused": True}
+        check_note(folder, samples, name=name)
         if not component.adapted(folder):
             if not train:
                 raise AdapterError(
@@ -86,9 +68,9 @@ def adapt_all(
             with writer.exclusive(lock.ADAPT):
                 if not component.adapted(folder):  # else another shard did it while this one waited
                     make_folder(folder)
+                    note(folder, samples, tag=writer.tag)
                     rng = adapting_stream(recipe, name, place)
                     with single_process() if writer.shard else contextlib.nullcontext():
-                        samples = LabelledSamples(source)
                         learned = component.adapt(samples, folder, labels=recipe.labels, rng=rng)
                     record = {"reused": False, **learned}
         report[place] = dict(record)

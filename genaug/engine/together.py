@@ -6,8 +6,9 @@ import contextlib
 import os
 from typing import Any
 
-from genaug.engine.adapt import LabelledSamples, adapter_place, adapting_stream, single_process
+from genaug.engine.adapt import adapter_place, adapting_stream, single_process
 from genaug.engine.device import resolve_device
+from genaug.engine.labelled import LabelledSamples, check_note, note
 from genaug.engine.run import Report, checked_sources
 from genaug.recipe import Recipe
 from genaug.store import open_writer
@@ -41,22 +42,22 @@ def adapt_together(recipe: Recipe, *, device: str = "auto") -> Report:
     generator = recipe.generator(context)
     recipe.filters(context)  # their predictors may have to learn too
     learned: dict[str, Any] = {}
+    samples = LabelledSamples(source)
     with open_writer(recipe) if first else contextlib.nullcontext():
         for name, component in context.adaptables:
             place = adapter_place(name, component, generator)
             folder = recipe.output / place
             parallel = bool(getattr(component, "adapts_in_parallel", False))
+            check_note(folder, samples, name=name)
             if component.adapted(folder):
                 learned[place] = {"reused": True}
             elif parallel or first:
                 if first:
                     make_folder(folder)
+                    note(folder, samples, tag="all")
                 with contextlib.nullcontext() if parallel else single_process():
                     record = component.adapt(
-                        LabelledSamples(source),
-                        folder,
-                        labels=recipe.labels,
-                        rng=adapting_stream(recipe, name, place),
+                        samples, folder, labels=recipe.labels, rng=adapting_stream(recipe, name, place)
                     )
                 learned[place] = {"reused": False, **record}
     if first:

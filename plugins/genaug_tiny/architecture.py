@@ -8,7 +8,7 @@ into EOS and the padding, which rectification leaves visible to all pixels. And 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -36,13 +36,14 @@ def build_tokenizer(words: Sequence[str] = (*CLASSES.values(), *COMMON_WORDS)) -
     """A CLIP tokenizer in which each of `words` is one token and any other text falls back to bytes.
 
     Args:
-        words: lower-case words; their merges are built left to right.
+        words: lower-case words. The merges of a word start from what those of earlier words make of it (the "tr" of
+            "tree" is in "pedestrian" too) and then go left to right, so they never undo an earlier word.
     """
     symbols = _byte_symbols()
     tokens = dict.fromkeys([*symbols, *(symbol + "</w>" for symbol in symbols)])
     merges: dict[tuple[str, str], None] = {}
     for word in words:
-        parts = [*word[:-1], word[-1] + "</w>"]
+        parts = _merged([*word[:-1], word[-1] + "</w>"], merges)
         while len(parts) > 1:
             merges[parts[0], parts[1]] = None
             parts = [parts[0] + parts[1], *parts[2:]]
@@ -51,6 +52,17 @@ def build_tokenizer(words: Sequence[str] = (*CLASSES.values(), *COMMON_WORDS)) -
         tokens[special] = None
     vocabulary = {token: index for index, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=MAX_TOKENS)
+
+
+def _merged(parts: list[str], merges: Iterable[tuple[str, str]]) -> list[str]:
+    """Apply merges in their order, as byte-pair encoding does."""
+    for left, right in merges:
+        index = 0
+        while index < len(parts) - 1:
+            if (parts[index], parts[index + 1]) == (left, right):
+                parts = [*parts[:index], left + right, *parts[index + 2 :]]
+            index += 1
+    return parts
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer, *, width: int = 64) -> CLIPTextModel:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -154,6 +155,21 @@ def test_the_number_of_shards_may_change_in_between(whole, tmp_path):
     report = go(tmp_path, **FULL)
     assert report["stages"]["generate"]["reused"] > 0
     assert_same_tree(tmp_path / "out", whole / "out")
+
+
+@pytest.mark.parametrize("stages", [["adapt"], ["adapt", "generate"]])
+def test_what_was_learned_from_other_samples_is_not_used(tmp_path, stages):
+    changes = {"data": {"changed": "flag"}, "generator": {"needs_adapter": True}}
+    go(tmp_path, stages=stages, **changes)
+    before = tree(tmp_path / "out")
+    assert json.loads(before["adapter/labelled.json"])["samples"] == 4
+    (tmp_path / "flag").touch()
+    with pytest.raises(AdapterError, match=r"the 4 of today.*out/adapter|out/adapter.*the 4 of today") as caught:
+        go(tmp_path, stages=stages, **changes)
+    assert "another folder" in str(caught.value)
+    assert tree(tmp_path / "out") == before
+    shutil.rmtree(tmp_path / "out/adapter")  # the way out that the error names
+    assert go(tmp_path, stages=["adapt"], **changes)["stages"]["adapt"]["adapter"]["reused"] is False
 
 
 def test_one_shard_adapts_alone_although_a_launcher_promises_others(tmp_path, monkeypatch):
