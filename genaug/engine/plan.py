@@ -55,7 +55,14 @@ class Plan:
         return [self.key(number) for number in range(len(self))]
 
 
-def make_plan(source: Source, generator: Generator, rng: Rng, *, visit: Callable[[Sample], None] | None = None) -> Plan:
+def make_plan(
+    source: Source,
+    generator: Generator,
+    rng: Rng,
+    *,
+    visit: Callable[[Sample], None] | None = None,
+    outlines: bool = False,
+) -> Plan:
     """Read every condition once and group the draws into batches of one size.
 
     Args:
@@ -64,15 +71,16 @@ def make_plan(source: Source, generator: Generator, rng: Rng, *, visit: Callable
             be prepared.
         rng: Root of the recipe's streams.
         visit: Called with every condition, in order.
+        outlines: Read no more of the conditions than a preview may (`Source.outline`); `Plan.masks` may lack masks.
 
     Raises:
         DataError: A condition cannot be read, or its id cannot be a file name.
     """
-    ids = tuple(source.ids())
+    ids, load = tuple(source.ids()), source.outline if outlines else source.load
     count, largest = generator.samples_per_condition, generator.batch_size
     plan = Plan(ids, [], count, [])
     waiting: dict[tuple[int, int], list[int]] = {}
-    for position, condition in enumerate(bar(_conditions(source, ids), "reading conditions", total=len(ids))):
+    for position, condition in enumerate(bar(_conditions(load, ids), "reading conditions", total=len(ids))):
         if visit is not None:
             visit(condition)
         plan.masks.append(mask_hash(condition.mask))
@@ -86,9 +94,9 @@ def make_plan(source: Source, generator: Generator, rng: Rng, *, visit: Callable
     return plan
 
 
-def _conditions(source: Source, ids: Sequence[str]) -> Iterator[Sample]:
+def _conditions(load: Callable[[str], Sample], ids: Sequence[str]) -> Iterator[Sample]:
     for condition_id in ids:
-        condition = source.load(condition_id)
+        condition = load(condition_id)
         if condition.id != condition_id or condition_id.startswith("."):
             found = f"sample {condition.id!r} where {condition_id!r} was asked for"
             if condition.id == condition_id:

@@ -186,7 +186,7 @@ def preview(recipe: Recipe, *, device: str = "auto", shard: Shard | None = None)
     del source
     generator = recipe.generator(context)
     recipe.filters(context)
-    plan = make_plan(conditions, generator, recipe.rng)
+    plan = make_plan(conditions, generator, recipe.rng, outlines=True)
     mine = [b for number, b in enumerate(plan.batches) if shard is None or shard.has(number)]
     begun = (recipe.output / DATASET).exists()
     to_adapt = []

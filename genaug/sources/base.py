@@ -34,6 +34,13 @@ class Source(ABC):
             DataError: The files of this sample are not usable; says which and why.
         """
 
+    def outline(self, sample_id: str) -> Sample:
+        """Return a sample's outline for a preview: right in size, its mask possibly absent. By default `load`'s.
+
+        Override it where `load` needs something that a preview must not, such as a model that has yet to learn.
+        """
+        return self.load(sample_id)
+
     def survey(self) -> Survey:
         """Read everything once; return all problems and the class statistics.
 

@@ -11,9 +11,10 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from genaug.config import validate
+from genaug.engine import preview
 from genaug.errors import ConfigError, DataError, MissingDependencyError, StoreError
 from genaug.labels import LabelSpace
-from genaug.recipe import BuildContext
+from genaug.recipe import BuildContext, load_recipe
 from genaug.registry import Registry
 from genaug.sources.config import FolderOptions
 from genaug.sources.folder import FolderSource
@@ -67,7 +68,6 @@ def test_masks_are_what_the_predictor_sees(folder):
 
 
 def test_small_regions_are_ignored_when_asked(folder):
-    pytest.importorskip("skimage")
     expected = IDS[folder.channels]
     expected[6, 2] = 255
     np.testing.assert_array_equal(source(folder, min_region=2).load("a").mask, expected)
@@ -76,7 +76,6 @@ def test_small_regions_are_ignored_when_asked(folder):
 
 
 def test_uncertain_regions_are_ignored_when_asked(folder):
-    pytest.importorskip("skimage")
     shaky = ColourSegmenter(sharpness=1.0)  # softmax of (180 / 255, 0, 0): about 0.50
     assert (source(folder, shaky, min_confidence=0.4).load("b").mask == 7).all()
     assert (source(folder, shaky, min_confidence=0.6).load("b").mask == 255).all()
@@ -89,7 +88,6 @@ def test_uncertain_regions_are_ignored_when_asked(folder):
     st.sampled_from([0.0, 0.3, 0.7]),
 )
 def test_regions_equal_a_flood_fill(mask, confidence, min_region, min_confidence):
-    pytest.importorskip("skimage")
     expected, seen = mask.copy(), set()
     for start in np.ndindex(mask.shape):
         if start in seen or mask[start] == 255:
@@ -143,7 +141,6 @@ def test_a_cache_of_another_predictor_or_of_other_options_is_refused(folder):
     source(folder, cache=cache).load("a")
     with pytest.raises(StoreError, match="another predictor"):
         source(folder, ColourSegmenter("second"), cache=cache).load("a")
-    pytest.importorskip("skimage")
     with pytest.raises(StoreError, match="another min_confidence and another min_region"):
         source(folder, cache=cache, min_region=3, min_confidence=0.5).load("a")
 
@@ -172,6 +169,28 @@ def test_checking_reads_images_and_asks_nobody(folder):
     assert len(problems) == 1
     assert "broken.png" in problems[0]
     assert predictor.calls == 0
+
+
+def test_a_preview_needs_no_trained_predictor(folder):
+    (folder.path / "masks").mkdir()
+    (folder.path / "real").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder.path / "real" / "m.png")
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(folder.path / "masks" / "m.png")
+    recipe = load_recipe(
+        {
+            "labels": {"names": dict(LABELS.names)},
+            "data": {"images": "real", "masks": "masks"},
+            "conditions": {"format": "pseudo-masks", "images": "photos", "predictor": {"use": "small-unet"}},
+            "generator": {"use": "matchmask", "base": "genaug-tiny", "images_per_mask": 2, "size_mode": "keep_aspect"},
+            "output": "out",
+        },
+        root=folder.path,
+    )
+    plan = preview(recipe, device="cpu")
+    assert (plan["conditions"], plan["samples"]) == (3, 6)
+    assert plan["sizes"] == {"8x10": 2, "5x5": 2, "5x4": 2}
+    assert len(plan["to_adapt"]) == 2
+    assert not (folder.path / "out").exists()
 
 
 COLOUR_PLUGIN = """
