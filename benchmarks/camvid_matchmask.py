@@ -45,6 +45,7 @@ def recipe_of(folder: Path, labelled: Frames, base: Path, options: Any, seed: in
         "generator": {
             "use": "matchmask", "base": str(base.resolve()), "images_per_mask": 5, "batch_size": 5, "preset": "fast",
             "size_mode": "keep_aspect", "resolution": 112,
+            "guidance_scale": 4.0,  # as for genaug-tiny, which the base comes from
             "training": {
                 "steps": options.adapt_steps, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_every": 200,
             },
@@ -103,13 +104,18 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--steps", type=int, default=1200, help="segmenter steps, the same for every arm")
     arguments.add_argument("--batch", type=int, default=8)
-    arguments.add_argument("--width", type=int, default=16)
-    arguments.add_argument("--adapt-steps", type=int, default=600)
+    arguments.add_argument("--width", type=int, default=12)
+    arguments.add_argument("--adapt-steps", type=int, default=400)
     arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--only", type=int, nargs="+", help="run these seeds and stop, e.g. in a second process")
     arguments.add_argument("--device", default="auto")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     frames = read(options.data)
+    if options.only:
+        for seed in options.only:
+            run_seed(options, frames, seed)
+        return
     results = [run_seed(options, frames, seed) for seed in range(options.seeds)]
     real = statistics.mean(r["real only"]["miou"] for r in results)
     rows = []
