@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 Preset = Literal["plms", "fast", "ddim"]
 
-#: Steps each preset runs by default. "plms" is the paper's; the solver error of "fast" at 20 steps lies between those of
-#: PLMS and DDIM at 50 on a model whose exact solution is known (tests/plugins/genaug_diffusion/test_schedulers.py).
+#: Steps each preset runs by default. "plms" is the paper's; the solver error of "fast" at 20 steps lies between those
+#: of PLMS and DDIM at 50 on a model whose exact solution is known (test_schedulers.py).
 DEFAULT_STEPS = {"plms": 50, "fast": 20, "ddim": 50}
 
 

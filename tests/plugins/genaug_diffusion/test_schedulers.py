@@ -1,4 +1,4 @@
-"""Presets against the exact solution of the sampling equation, where it is known: Gaussian mixtures in one dimension."""
+"""Presets against the exact solution of the sampling equation, known for Gaussian mixtures in one dimension."""
 
 import numpy as np
 import pytest
