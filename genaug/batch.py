@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from genaug.errors import SampleError
+from genaug.predictions import Predictions, SoftTargets
 from genaug.types import Sample
 
 
@@ -35,6 +37,10 @@ def tensor_image(image: torch.Tensor) -> np.ndarray:
     return scaled.movedim(-3, -1).to(torch.uint8).cpu().numpy()
 
 
+#: The fields of a `Batch` that have one value a pixel.
+PIXELS = ("targets", "weights", "valid", "provenance")
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What mixers and labelers pass around.
@@ -45,6 +51,9 @@ class Batch:
         weights: float32 ``[B, H, W]`` loss weights, or None for ones.
         valid: bool ``[B, H, W]``, False where a pixel is padding, or None for all True.
         provenance: int64 ``[B, H, W]``: which stream a pixel came from (0 = this batch, 1 = partner), or None.
+        predictions: The teacher's, of the same size, or None.
+        soft: Distributions to train towards instead of `targets`, or None.
+        first: Number of this batch's first sample among those of all processes; seeds the draws of its samples.
     """
 
     images: torch.Tensor
@@ -52,15 +61,32 @@ class Batch:
     weights: torch.Tensor | None = None
     valid: torch.Tensor | None = None
     provenance: torch.Tensor | None = None
+    predictions: Predictions | None = None
+    soft: SoftTargets | None = None
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4:
             raise SampleError(f"images of shape {tuple(self.images.shape)}", allowed="[B, 3, H, W]")
         expected = (self.images.shape[0], *self.images.shape[2:])
-        for name in ("targets", "weights", "valid", "provenance"):
+        for name in PIXELS:
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != expected:
                 raise SampleError(f"{name} of shape {tuple(value.shape)}", allowed=str(expected))
+        for name, values in (
+            ("predictions", self.predictions.values if self.predictions else None),
+            ("soft", self.soft.log_probs if self.soft else None),
+        ):
+            if values is not None and (len(values), *values.shape[2:]) != expected:
+                raise SampleError(f"{name} of shape {tuple(values.shape)}", allowed=f"[B, K, H, W] with {expected}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels."""
+        return int(self.images.shape[2]), int(self.images.shape[3])
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample]) -> Batch:
@@ -69,11 +95,19 @@ class Batch:
         masks = [torch.from_numpy(s.mask.astype(np.int64)) for s in samples if s.mask is not None]
         return cls(images, torch.stack(masks) if len(masks) == len(samples) else None)
 
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """Return a batch in which every tensor ``[B, ...]`` went through `function`."""
+        changed: dict[str, Any] = {"images": function(self.images)}
+        changed |= {name: function(value) for name in PIXELS if (value := getattr(self, name)) is not None}
+        if self.predictions is not None:
+            changed["predictions"] = self.predictions.map(function)
+        if self.soft is not None:
+            changed["soft"] = self.soft.map(function)
+        return replace(self, **changed)
+
     def to(self, device: torch.device | str) -> Batch:
         """Return a copy on `device`."""
-        moved = {
-            name: value.to(device)
-            for name in ("images", "targets", "weights", "valid", "provenance")
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(self, **moved)
+        moved = self.map(lambda value: value.to(device))
+        if moved.soft is None:
+            return moved
+        return replace(moved, soft=replace(moved.soft, offsets=moved.soft.offsets.to(device)))

@@ -8,13 +8,15 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from genaug.component_config import ComponentConfig
 from genaug.errors import ConfigError, PluginError, did_you_mean
 from genaug.registry import Registry
+from genaug.step_config import SupervisedConfig, TeacherConfig, TermConfig, ViewsConfig
 
 
 class Options(BaseModel):
@@ -35,25 +37,6 @@ class Options(BaseModel):
         return result
 
 
-class ComponentConfig(BaseModel):
-    """``{use: <component name>, ...options}``; the options are validated by the component's own model."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    use: str = Field(description="Name of the component, see 'genaug plugins'.")
-    name: str | None = Field(None, description="Name in reports and folders; `use` by default.")
-
-    @property
-    def label(self) -> str:
-        """Name in reports and folders."""
-        return self.name or self.use
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Everything but ``use`` and ``name``."""
-        return dict(self.model_extra or {})
-
-
 class SourceConfig(BaseModel):
     """``{format: <source name>, ...options}``."""
 
@@ -68,7 +51,7 @@ class SourceConfig(BaseModel):
 
 
 class RecipeConfig(BaseModel):
-    """The fixed shape of a recipe.
+    """The fixed shape of a recipe: one for making samples, one for a training loop, or both.
 
     Paths are relative to the recipe file.
     """
@@ -78,13 +61,32 @@ class RecipeConfig(BaseModel):
     name: str = Field("genaug", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name in reports and cards.")
     seed: int = Field(0, ge=0, lt=2**63, description="The one source of randomness.")
     labels: Any = Field(description="Class table: a set's name, a file, {id: name}, or {names, ignore_index, colors}.")
-    data: SourceConfig = Field(description="The labelled samples.")
+    # Making samples (genaug run):
+    data: SourceConfig | None = Field(None, description="The labelled samples.")
     conditions: SourceConfig | None = Field(
         None, description="What to make images for; the masks of `data` when absent."
     )
-    generator: ComponentConfig = Field(description="Makes the samples.")
+    generator: ComponentConfig | None = Field(None, description="Makes the samples.")
     filters: tuple[ComponentConfig, ...] = Field((), description="Judge the samples, in this order.")
     output: str = Field("synthetic", min_length=1, description="Folder of the sample store.")
+    # In a training loop (genaug_torch.SemiSupervisedStep):
+    teacher: TeacherConfig = Field(TeacherConfig(), description="The running average that labels.")
+    labeler: ComponentConfig | None = Field(None, description="Turns the teacher's predictions into targets.")
+    terms: tuple[TermConfig, ...] = Field((), description="Losses on unlabelled images.")
+    supervised: SupervisedConfig = Field(SupervisedConfig(), description="The loss on labelled images.")
+    views: ViewsConfig = Field(ViewsConfig(), description="How strong views are made.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needs = {"generator": "data", "conditions": "generator", "filters": "generator", "terms": "labeler"}
+        for key, needed in needs.items():
+            if getattr(self, key) and getattr(self, needed) is None:
+                raise ValueError(f"{needed!r} is missing, which {key!r} needs")
+        return self
+
+
+#: Keys of a recipe that a training loop reads; samples do not depend on them.
+ONLINE = ("teacher", "labeler", "terms", "supervised", "views")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from genaug.batch import Batch
+    from genaug.predictions import Predictions, PseudoTargets
 
 
 @runtime_checkable
@@ -198,41 +199,100 @@ class Filter(ABC):
 class PseudoLabeler(ABC):
     """Teacher predictions to targets and weights, on the trainer's device. Subclasses implement `_label`."""
 
-    def label(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn logits ``[B, K, H, W]`` into targets int64 ``[B, H, W]`` and weights float32 ``[B, H, W]``.
+    def predict(self, teacher: Callable[[torch.Tensor], Predictions], images: torch.Tensor) -> Predictions:
+        """Ask the teacher about the weak view ``[B, 3, H, W]``; override it to ask at several scales or flips.
 
-        No gradient flows through the result.
+        Returns:
+            Predictions of the images' own size.
+        """
+        return teacher(images)
+
+    def label(
+        self,
+        predictions: Predictions,
+        *,
+        valid: torch.Tensor | None = None,
+        ignore_index: int = 255,
+        group: torch.distributed.ProcessGroup | None = None,
+    ) -> PseudoTargets:
+        """Turn predictions into targets; no gradient flows through them.
+
+        Args:
+            predictions: ``[B, K, H, W]``, half precision included. Pixels with NaN or infinity get no label.
+            valid: bool ``[B, H, W]``, False on padding; all True by default. Never inferred from the images.
+            ignore_index: Label of pixels that say nothing.
+            group: Processes that label together, for labelers that look at the whole batch; every one of them must
+                call. None does no communication at all.
+
+        Raises:
+            SampleError: `valid` has another shape.
         """
         import torch
 
-        if logits.ndim != 4:
-            raise SampleError(
-                f"logits of shape {tuple(logits.shape)}", where=type(self).__name__, allowed="[B, K, H, W]"
+        shape = (len(predictions.values), *predictions.values.shape[2:])
+        if valid is not None and tuple(valid.shape) != shape:
+            raise SampleError(f"valid of shape {tuple(valid.shape)}", where=type(self).__name__, allowed=str(shape))
+        with torch.no_grad(), torch.autocast(predictions.values.device.type, enabled=False):
+            usable = predictions.finite() if valid is None else predictions.finite() & valid
+            clean = predictions.map(lambda v: torch.where(usable.unsqueeze(1), v, v.new_zeros(())))
+            targets = self._label(clean, usable, ignore_index, group)
+            return replace(
+                targets,
+                hard=targets.hard.masked_fill(~usable, ignore_index),
+                weights=targets.weights.float().masked_fill(~usable, 0.0),
             )
-        with torch.no_grad():
-            return self._label(logits.float())
+
+    __call__ = label
 
     @abstractmethod
-    def _label(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Label float32 logits."""
+    def _label(
+        self,
+        predictions: Predictions,
+        valid: torch.Tensor,
+        ignore_index: int,
+        group: torch.distributed.ProcessGroup | None,
+    ) -> PseudoTargets:
+        """Label finite predictions; pixels where `valid` is False are zeros, and will be ignored whatever they get."""
 
 
 class Mixer(ABC):
     """A batch and a partner batch to a batch. Subclasses implement `_mix`."""
 
-    def mix(self, batch: Batch, partner: Batch, *, rng: Rng) -> Batch:
-        """Mix two batches of equal shape; the inputs stay untouched."""
-        if batch.images.shape != partner.images.shape:
-            raise SampleError(
-                f"batch {tuple(batch.images.shape)}, partner {tuple(partner.images.shape)}",
-                where=type(self).__name__,
-                allowed="equal shapes",
-            )
+    #: What the partner is: other unlabelled images, labelled ones, or nothing at all.
+    partner: Literal["unlabeled", "labeled", "none"] = "unlabeled"
+    #: Whether it looks at `Batch.targets`, and so can only mix after labelling.
+    needs_targets: bool = False
+
+    def mix(self, batch: Batch, partner: Batch | None = None, *, rng: Rng) -> Batch:
+        """Mix two batches of one size; the inputs stay untouched.
+
+        Args:
+            batch: Unlabelled images, with pseudo-labels or predictions.
+            partner: As the attribute `partner` says; by default the batch itself in reversed order.
+            rng: Source of every draw. A sample's draws depend on its number (`Batch.first`) alone.
+
+        Raises:
+            SampleError: Sizes differ, or something it needs is missing.
+        """
+        name = type(self).__name__
+        if partner is None:
+            if self.partner == "labeled":
+                raise SampleError("no partner", where=name, allowed="a batch of labelled images")
+            partner = batch.map(lambda value: value.flip(0))
+        if batch.images.shape[1:] != partner.images.shape[1:]:
+            found = f"batch {tuple(batch.images.shape)}, partner {tuple(partner.images.shape)}"
+            raise SampleError(found, where=name, allowed="equal shapes but for the number of samples")
+        if self.partner == "labeled" and partner.targets is None:
+            raise SampleError("a partner without targets", where=name, allowed="a batch of labelled images")
+        if self.needs_targets and batch.targets is None:
+            raise SampleError("a batch without targets", where=name, hint="Mix after labelling (order: label-then-mix)")
         return self._mix(batch, partner, rng)
+
+    __call__ = mix
 
     @abstractmethod
     def _mix(self, batch: Batch, partner: Batch, rng: Rng) -> Batch:
-        """Return a new batch."""
+        """Return a new batch, usually by `genaug.mixture.Mixture.paste`."""
 
 
 def _check_only_ignored(before: Mask | None, after: Mask, ignore_index: int, *, where: str) -> None:

@@ -7,17 +7,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from genaug.config import ComponentConfig, Options, RecipeConfig, SourceConfig, override, read_recipe, validate
+from genaug.component_config import ComponentConfig
+from genaug.config import ONLINE, Options, RecipeConfig, SourceConfig, override, read_recipe, validate
 from genaug.errors import ConfigError
 from genaug.labels import LabelSpace
 from genaug.registry import Registry, default_registry
 from genaug.rng import Rng
 
 if TYPE_CHECKING:
-    from genaug.interfaces import Adaptable, Filter, Generator, Predictor
+    from genaug.interfaces import Adaptable, Filter, Generator, Mixer, Predictor, PseudoLabeler
     from genaug.sources.base import Source
+
+Part = TypeVar("Part")
 
 #: Changes whenever the same recipe would give other samples; part of every recipe hash.
 SAMPLES_VERSION = 1
@@ -154,8 +157,12 @@ class Recipe:
         return BuildContext(self.root, self.labels, self.registry, device)
 
     def source(self, context: BuildContext | None = None) -> Source:
-        """Build the source of labelled samples."""
-        return self._source(self.config.data, "data", context)
+        """Build the source of labelled samples.
+
+        Raises:
+            ConfigError: The recipe names none.
+        """
+        return self._source(self._needed(self.config.data, "data"), "data", context)
 
     def conditions(self, context: BuildContext | None = None) -> Source:
         """Build the source of conditions: the labelled samples unless the recipe names another."""
@@ -168,8 +175,12 @@ class Recipe:
         return source
 
     def generator(self, context: BuildContext) -> Generator:
-        """Build the generator."""
-        part = self.config.generator
+        """Build the generator.
+
+        Raises:
+            ConfigError: The recipe has none.
+        """
+        part = self._needed(self.config.generator, "generator")
         generator: Generator = context.build("generator", part.use, part.options, where="generator")
         return generator
 
@@ -180,14 +191,47 @@ class Recipe:
             for i, part in enumerate(self.config.filters)
         ]
 
+    def labeler(self, context: BuildContext) -> PseudoLabeler:
+        """Build the labeler of a training loop.
+
+        Raises:
+            ConfigError: The recipe has none.
+        """
+        part = self._needed(self.config.labeler, "labeler")
+        labeler: PseudoLabeler = context.build("labeler", part.use, part.options, where="labeler")
+        return labeler
+
+    def mixers(self, context: BuildContext) -> list[Mixer | None]:
+        """Build the mixer of every term; None for terms without."""
+        parts = enumerate(term.mixer for term in self.config.terms)
+        return [
+            None if part is None else context.build("mixer", part.use, part.options, where=f"terms.{i}.mixer")
+            for i, part in parts
+        ]
+
+    def _needed(self, part: Part | None, key: str) -> Part:
+        if part is None:
+            use = "a training loop (genaug_torch.SemiSupervisedStep)" if self.config.terms else "nothing yet"
+            raise ConfigError(
+                f"the recipe {self.config.name!r} has no {key!r}; it is for {use}",
+                where=key,
+                hint=f"Add the key {key!r}",
+            )
+        return part
+
     def resolved(self) -> dict[str, Any]:
         """Return the recipe with every default filled in, as JSON-like data that loads again."""
         data = self.config.model_dump(mode="json")
         data["labels"] = self.labels.to_dict()
-        data["data"] = self._resolved_source(self.config.data, "data")
-        if self.config.conditions is not None:
-            data["conditions"] = self._resolved_source(self.config.conditions, "conditions")
-        data["generator"] = self._resolved_part("generator", self.config.generator, "generator")
+        for key in ("data", "conditions"):
+            if (source := getattr(self.config, key)) is not None:
+                data[key] = self._resolved_source(source, key)
+        for key in ("generator", "labeler"):
+            if (part := getattr(self.config, key)) is not None:
+                data[key] = self._resolved_part(key, part, key)
+        for i, term in enumerate(self.config.terms):
+            if term.mixer is not None:
+                data["terms"][i]["mixer"] = self._resolved_part("mixer", term.mixer, f"terms.{i}.mixer")
         data["filters"] = [
             self._resolved_part("filter", part, f"filters.{i}") for i, part in enumerate(self.config.filters)
         ]
@@ -204,9 +248,9 @@ class Recipe:
     def samples_hash(self) -> str:
         """Return the hash of what decides the samples: no filter, no output folder, no `speed_only` option."""
         data = self.resolved()
-        for key in ("filters", "output", "name"):
+        for key in ("filters", "output", "name", *ONLINE):
             data.pop(key)
-        part = self.config.generator
+        part = self._needed(self.config.generator, "generator")
         _, model = check_options(self.registry, "generator", part.use, part.options, where="generator")
         if isinstance(model, Options):
             data["generator"] = {"use": part.use, **model.decisive()}

@@ -19,10 +19,12 @@ def inspect(recipe: Recipe) -> dict[str, Any]:
     context = recipe.context()
     report: dict[str, Any] = {
         "recipe": recipe.config.name,
-        "data": summarize(recipe.source(context).survey(), recipe.labels),
+        "data": None,
         "conditions": None,
         "notes": _missing_libraries(recipe),
     }
+    if recipe.config.data is not None or not recipe.config.terms:  # `source` says what a recipe of neither kind lacks
+        report["data"] = summarize(recipe.source(context).survey(), recipe.labels)
     if recipe.config.conditions is not None:
         report["conditions"] = summarize(recipe.conditions(context).survey(), recipe.labels)
     report["ok"] = not any(part["problems"] for part in (report["data"], report["conditions"]) if part)
@@ -62,9 +64,11 @@ def _missing_libraries(recipe: Recipe) -> list[str]:
     """Name libraries that the recipe's components need and this machine lacks; data can be checked all the same."""
     from genaug.registry import is_installed
 
-    parts = [("generator", recipe.config.generator.use), *(("filter", part.use) for part in recipe.config.filters)]
+    config = recipe.config
+    parts = [("generator", config.generator), ("labeler", config.labeler)]
+    parts += [("filter", part) for part in config.filters] + [("mixer", term.mixer) for term in config.terms]
     notes = []
-    for kind, use in dict.fromkeys(parts):
+    for kind, use in dict.fromkeys((kind, part.use) for kind, part in parts if part is not None):
         component = recipe.registry.component(kind, use)
         missing = [module for module in component.requires if not is_installed(module)]
         if missing:

@@ -65,7 +65,7 @@ def command(
     generator = loaded.generator(context)
     if not isinstance(generator, Probeable):
         raise ConfigError(
-            f"{loaded.config.generator.use!r} has no layers to probe", where="generator.use", allowed="matchmask"
+            f"{type(generator).__name__} has no layers to probe", where="generator.use", allowed="matchmask"
         )
     folder = output or loaded.output / "probe"
     report = generator.probe(list(source), folder, labels=loaded.labels, rng=loaded.rng.child("probe"), **settings)

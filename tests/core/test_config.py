@@ -174,13 +174,27 @@ def test_wrong_options_are_named_by_their_whole_key(data: Any, told: str) -> Non
 
 def test_all_wrong_keys_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as error:
-        validate(RecipeConfig, {"labels": "voc21", "seed": -1, "generater": {}})
+        validate(RecipeConfig, {"seed": -1, "generater": {}})
     for told in (
         "seed: Input should be greater than or equal to 0 (found -1)",
-        "data: is missing",
+        "labels: is missing",
         "Did you mean 'gen",
     ):
         assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"generator": {"use": "x"}}, "'data' is missing, which 'generator' needs"),
+        ({"data": {}, "filters": [{"use": "x"}]}, "'generator' is missing, which 'filters' needs"),
+        ({"data": {}, "conditions": {}}, "'generator' is missing, which 'conditions' needs"),
+        ({"terms": [{}]}, "'labeler' is missing, which 'terms' needs"),
+    ],
+)
+def test_a_part_that_another_needs_is_asked_for(table: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        validate(RecipeConfig, {"labels": "voc21", **table})
 
 
 # ---------------------------------------------------------------------- ready recipes

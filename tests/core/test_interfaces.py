@@ -12,6 +12,7 @@ from genaug.batch import Batch
 from genaug.errors import SampleError
 from genaug.interfaces import Adaptable, Filter, Generator, Mixer, Predictor, PseudoLabeler
 from genaug.labels import LabelSpace
+from genaug.predictions import Predictions, PseudoTargets
 from genaug.rng import Rng
 from genaug.types import Draw, Group, Refused, Sample, Verdict
 
@@ -125,18 +126,27 @@ def test_broken_filters_are_caught(verdicts: list[Verdict], told: str) -> None:
 
 
 class Hard(PseudoLabeler):
-    def _label(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _label(self, predictions, valid, ignore_index, group):
         assert not torch.is_grad_enabled()
-        confidence, targets = logits.softmax(1).max(1)
-        return targets, confidence
+        confidence, targets = predictions.confidence()
+        return PseudoTargets(targets, confidence)
 
 
-def test_labelers_see_float32_without_gradient() -> None:
-    logits = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    targets, weights = Hard().label(logits)
-    assert (targets.shape, weights.dtype, weights.requires_grad) == ((2, 4, 5), torch.float32, False)
-    with pytest.raises(SampleError, match=r"logits of shape \(2, 3, 4\)\. Allowed: \[B, K, H, W\]"):
-        Hard().label(logits[..., 0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_labelers_never_see_what_is_not_finite_nor_pass_gradients(dtype) -> None:
+    logits = torch.randn(2, 3, 4, 5, dtype=dtype)
+    logits[0, 1, 2, 3], logits[1, 0, 0, 0] = torch.nan, torch.inf
+    valid = torch.ones(2, 4, 5, dtype=torch.bool)
+    valid[1, 3] = False
+    targets = Hard()(Predictions(logits.requires_grad_(), "logits"), valid=valid, ignore_index=200)
+    bad = ~valid
+    bad[0, 2, 3] = bad[1, 0, 0] = True
+    assert (targets.weights.dtype, targets.weights.requires_grad) == (torch.float32, False)
+    assert torch.equal(targets.weights == 0, bad)
+    assert torch.equal(targets.hard == 200, bad)
+    assert torch.equal(targets.hard[~bad], logits.argmax(1)[~bad])
+    with pytest.raises(SampleError, match=r"valid of shape \(2, 4\).*\(2, 4, 5\)"):
+        Hard()(Predictions(logits, "logits"), valid=valid[..., 0])
 
 
 class Swap(Mixer):
@@ -144,11 +154,27 @@ class Swap(Mixer):
         return partner
 
 
-def test_mixers_want_equal_shapes() -> None:
-    one, other = Batch(torch.zeros(1, 3, 4, 4)), Batch(torch.ones(1, 3, 4, 4))
+class Labelled(Swap):
+    partner = "labeled"
+
+
+class Late(Swap):
+    needs_targets = True
+
+
+def test_mixers_want_fitting_partners() -> None:
+    one, other = Batch(torch.zeros(1, 3, 4, 4)), Batch(torch.ones(2, 3, 4, 4))
     assert Swap().mix(one, other, rng=Rng(0)) is other
+    assert torch.equal(
+        Swap()(Batch(torch.arange(48.0).view(4, 3, 2, 2)), rng=Rng(0)).images[0].flatten()[:1], torch.tensor([36.0])
+    )
     with pytest.raises(SampleError, match=r"batch \(1, 3, 4, 4\), partner \(1, 3, 4, 2\)\. Allowed: equal shapes"):
         Swap().mix(one, Batch(torch.ones(1, 3, 4, 2)), rng=Rng(0))
+    for partner in (None, other):
+        with pytest.raises(SampleError, match="a batch of labelled images"):
+            Labelled().mix(one, partner, rng=Rng(0))
+    with pytest.raises(SampleError, match="label-then-mix"):
+        Late().mix(one, rng=Rng(0))
 
 
 def test_predictors_and_learners_are_recognised_by_what_they_do() -> None:

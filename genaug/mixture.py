@@ -1,0 +1,74 @@
+"""Which pixel of a mixed batch comes from where: one description, applied to images, labels and predictions alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from genaug.batch import Batch
+from genaug.errors import SampleError
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """A plan to paste pixels of a partner batch into a batch, at the same places.
+
+    Args:
+        mask: bool ``[R, H, W]``, True where result r takes the partner's pixel.
+        sources: int64 ``[R]``, which sample of the batch result r starts from.
+        donors: int64 ``[R]``, which sample of the partner it takes pixels from.
+    """
+
+    mask: Tensor
+    sources: Tensor
+    donors: Tensor
+
+    def apply(self, own: Tensor, other: Tensor) -> Tensor:
+        """Mix ``[B, ..., H, W]`` with ``[M, ..., H, W]`` to ``[R, ..., H, W]``; values are copied, never averaged."""
+        if own.shape[1:] != other.shape[1:]:
+            raise SampleError(
+                f"tensors of shape {tuple(own.shape)} and {tuple(other.shape)}",
+                allowed="equal shapes but for the number of samples",
+            )
+        mask = self.mask.view(len(self.mask), *[1] * (own.ndim - 3), *self.mask.shape[1:])
+        return torch.where(mask, other[self.donors], own[self.sources])
+
+    def paste(self, batch: Batch, partner: Batch) -> Batch:
+        """Mix two batches; the inputs stay untouched.
+
+        A labelled partner counts with weight 1 and one-hot targets. Predictions are mixed where both have them. The
+        provenance of the result is 1 where a pixel is the partner's.
+        """
+        mixed = Batch(
+            self.apply(batch.images, partner.images),
+            weights=self.apply(_ones(batch.weights, batch), _ones(partner.weights, partner)),
+            valid=self.apply(_valid(batch), _valid(partner)),
+            provenance=self.mask.long(),
+            first=batch.first,
+        )
+        if batch.targets is not None and partner.targets is not None:
+            mixed = replace(mixed, targets=self.apply(batch.targets, partner.targets))
+            if batch.soft is not None:
+                certain = partner.soft.log_probs if partner.soft else batch.soft.certain(partner.targets)
+                mixed = replace(mixed, soft=batch.soft.map(lambda own: self.apply(own, certain)))
+        if batch.predictions is not None and partner.predictions is not None:
+            other = partner.predictions
+            if other.kind != batch.predictions.kind:
+                raise SampleError(f"predictions of kinds {batch.predictions.kind} and {other.kind}", allowed="equal")
+            predictions = batch.predictions.map(lambda own: self.apply(own, other.values))
+            mixed = replace(mixed, predictions=predictions)
+        return mixed
+
+
+def _ones(weights: Tensor | None, batch: Batch) -> Tensor:
+    if weights is not None:
+        return weights
+    return torch.ones(len(batch), *batch.size, device=batch.images.device)
+
+
+def _valid(batch: Batch) -> Tensor:
+    if batch.valid is not None:
+        return batch.valid
+    return torch.ones(len(batch), *batch.size, dtype=torch.bool, device=batch.images.device)

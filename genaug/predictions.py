@@ -1,0 +1,161 @@
+"""What a segmenter says about a batch, and what a labeler makes of it: torch tensors on the trainer's device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genaug.errors import SampleError
+
+#: ``scores`` are class scores of a mask classifier: not negative, they need not sum to 1 and may exceed it.
+Kind = Literal["logits", "log_probs", "probs", "scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Dense class predictions. What the numbers mean is said, never guessed.
+
+    Args:
+        values: float ``[B, K, H, W]``, any float dtype.
+        kind: ``logits``, ``log_probs``, ``probs`` (rows sum to 1) or ``scores`` (not negative, any sum).
+        image_confidence: float ``[B]``, how sure a query model is of its queries on the whole; None elsewhere.
+
+    Raises:
+        SampleError: Another shape, dtype or kind.
+    """
+
+    values: Tensor
+    kind: Kind
+    image_confidence: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise SampleError(f"predictions of kind {self.kind!r}", allowed=", ".join(get_args(Kind)))
+        if self.values.ndim != 4 or not self.values.is_floating_point():
+            found = f"predictions {self.values.dtype} of shape {tuple(self.values.shape)}"
+            raise SampleError(found, allowed="float [B, K, H, W]")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return int(self.values.shape[1])
+
+    def finite(self) -> Tensor:
+        """Return bool ``[B, H, W]``: where no class has NaN or infinity (-inf is a log-probability)."""
+        bad = ~torch.isfinite(self.values)
+        if self.kind == "log_probs":
+            bad &= self.values != -torch.inf
+        return ~bad.any(1)
+
+    def log_probs(self) -> Tensor:
+        """Return log-probabilities ``[B, K, H, W]``, float32 (float64 stays), whose exponentials sum to 1.
+
+        Scores are divided by their sum. A probability of 0 becomes the smallest positive one.
+        """
+        values = full(self.values)
+        if self.kind == "logits":
+            return values.log_softmax(1)
+        if self.kind == "log_probs":
+            return values
+        tiny = torch.finfo(values.dtype).tiny
+        if self.kind == "scores":
+            values = values / values.sum(1, keepdim=True).clamp_min(tiny)
+        return values.clamp_min(tiny).log()
+
+    def probs(self) -> Tensor:
+        """Return probabilities ``[B, K, H, W]``, float32 (float64 stays), that sum to 1."""
+        values = full(self.values)
+        if self.kind == "probs":
+            return values
+        return values.softmax(1) if self.kind == "logits" else self.log_probs().exp()
+
+    def confidence(self) -> tuple[Tensor, Tensor]:
+        """Return the largest probability float ``[B, H, W]`` and its class int64 ``[B, H, W]`` (a tie: any of them)."""
+        values = full(self.values)
+        top, classes = values.max(1)
+        if self.kind == "logits":  # 1 / sum exp(z - max z): no need for the other K - 1 probabilities
+            return (values - top.unsqueeze(1)).exp_().sum(1).reciprocal_(), classes
+        if self.kind == "scores":
+            return top / values.sum(1).clamp_min(torch.finfo(values.dtype).tiny), classes
+        return (top.exp() if self.kind == "log_probs" else top), classes
+
+    def entropy(self) -> Tensor:
+        """Return the entropy float ``[B, H, W]`` in nats, in ``[0, ln K]``."""
+        log_probs = self.log_probs()
+        return -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(1)
+
+    def resized(self, size: tuple[int, int], *, align_corners: bool = False) -> Predictions:
+        """Return predictions of another ``(height, width)``: values as they are, resized bilinearly."""
+        if tuple(self.values.shape[2:]) == tuple(size):
+            return self
+        values = F.interpolate(full(self.values), size=size, mode="bilinear", align_corners=align_corners)
+        return replace(self, values=values)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Predictions:
+        """Return predictions whose values ``[B, K, H, W]`` went through `function`."""
+        return replace(self, values=function(self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class SoftTargets:
+    """Target distributions, kept as K numbers beside the teacher's log-probabilities.
+
+    The target of a pixel is ``softmax_j(log_probs_j / temperature + offsets_j)``, exact for entropic transport plans,
+    so that no second tensor of that size is needed. Entries below `floor` (after the division) are exactly 0.
+
+    Args:
+        log_probs: float ``[B, K, H, W]``; -inf for impossible classes.
+        offsets: float ``[K]``; -inf for classes without mass.
+        temperature: Above 0.
+        floor: Float, or a tensor without dimensions.
+    """
+
+    log_probs: Tensor
+    offsets: Tensor
+    temperature: float = 1.0
+    floor: Tensor | float = -torch.inf
+
+    def dense(self) -> Tensor:
+        """Return the target distributions ``[B, K, H, W]``; a pixel without any possible class has NaN."""
+        scaled = self.log_probs / self.temperature
+        scaled = scaled.masked_fill(scaled < self.floor, -torch.inf)
+        return (scaled + self.offsets.view(1, -1, 1, 1)).softmax(1)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> SoftTargets:
+        """Return targets whose log-probabilities ``[B, K, H, W]`` went through `function`."""
+        return replace(self, log_probs=function(self.log_probs))
+
+    def certain(self, classes: Tensor) -> Tensor:
+        """Return log-probabilities ``[B, K, H, W]`` of one-hot targets for class indices int64 ``[B, H, W]``."""
+        count = self.log_probs.shape[1]
+        one_hot = F.one_hot(classes.clamp(0, count - 1), count).movedim(-1, 1).to(self.log_probs.dtype)
+        return one_hot.log()
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoTargets:
+    """What a labeler answers.
+
+    Args:
+        hard: int64 ``[B, H, W]`` class indices, the ignore index where a pixel says nothing.
+        weights: float32 ``[B, H, W]``, 0 where a pixel does not count.
+        soft: Distributions to train towards instead of `hard`, or None.
+        confidence: float32 ``[B, H, W]``, the teacher's largest probability, for figures.
+        predicted: int64 ``[B, H, W]``, the teacher's own class, for figures.
+    """
+
+    hard: Tensor
+    weights: Tensor
+    soft: SoftTargets | None = None
+    confidence: Tensor | None = None
+    predicted: Tensor | None = None
+
+
+def full(values: Tensor) -> Tensor:
+    """Return `values` in float32 at least: half precision is too coarse for thresholds and sums."""
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()

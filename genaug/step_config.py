@@ -1,0 +1,75 @@
+"""The part of a recipe that works inside a training loop: teacher, labeler, terms. Light: pydantic only."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from genaug.component_config import ComponentConfig
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class TeacherConfig(_Part):
+    """The model that labels: a running average of the one that is trained."""
+
+    ema: float = Field(0.999, ge=0, le=1, description="Decay of the average; 0 copies the student every step, 1 never.")
+    ramp: bool = Field(True, description="Start with min(1 - 1 / (step + 1), ema), so that the first weights fade.")
+
+
+class SupervisedConfig(_Part):
+    """The loss on labelled images."""
+
+    weight: float = Field(1.0, ge=0, description="Factor of the labelled loss.")
+    loss: Literal["cross-entropy", "ohem"] = Field(
+        "cross-entropy", description="Cross-entropy over all labelled pixels, or over the hard ones only."
+    )
+    ohem_threshold: float = Field(0.7, gt=0, le=1, description="Hard: the true class is less probable than this.")
+    ohem_min_kept: int = Field(100_000, ge=1, description="Keep at least so many of the hardest pixels of a batch.")
+    burn_in: int = Field(0, ge=0, description="Steps on labelled images alone, before any term counts.")
+
+
+class ViewsConfig(_Part):
+    """How the strong view is made from the weak one; the weak one is what the loader gives."""
+
+    strong: Literal["auto", "albumentations", "builtin", "none"] = Field(
+        "auto", description="Library for the photometric changes: albumentations where it is installed, else our own."
+    )
+    jitter: float = Field(0.8, ge=0, le=1, description="Probability of colour jitter (all papers here).")
+    gray: float = Field(0.2, ge=0, le=1, description="Probability of a gray image.")
+    blur: float = Field(0.5, ge=0, le=1, description="Probability of Gaussian blur, sigma 0.1 to 2 pixels.")
+    brightness: float = Field(0.5, ge=0, description="Range of the brightness factor, 1 - x to 1 + x.")
+    contrast: float = Field(0.5, ge=0, description="Range of the contrast factor.")
+    saturation: float = Field(0.5, ge=0, description="Range of the saturation factor.")
+    hue: float = Field(0.25, ge=0, le=0.5, description="Range of the hue shift, in turns.")
+
+
+class TermConfig(_Part):
+    """One loss on unlabelled images."""
+
+    name: str | None = Field(None, description="Name in the figures; 'term<number>' by default.")
+    view: Literal["weak", "strong"] = Field("strong", description="Which view of the images the student sees.")
+    mixer: ComponentConfig | None = Field(None, description="Mixes images and labels; nothing is mixed when absent.")
+    order: Literal["label-then-mix", "mix-then-label"] = Field(
+        "label-then-mix", description="Label the teacher's predictions, then mix; or mix them (SENSE), then label."
+    )
+    mix_at: Literal["strong", "weak"] = Field(
+        "strong", description="Mix strong views (FixMatch, UniMatch), or weak ones and then make them strong (UPC)."
+    )
+    normalizer: Literal["kept", "valid", "per_image_kept"] = Field(
+        "valid",
+        description="Divide the weighted loss by the kept weight (SENSE), by the number of valid pixels (UniMatch), or "
+        "by the kept weight of each image and then average over images (MaskMatch).",
+    )
+    weight: float = Field(1.0, ge=0, description="Factor of this loss.")
+    scales: tuple[float, ...] = Field((1.0,), description="Scales at which the student sees the images (MaskMatch).")
+
+    @field_validator("scales")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or any(not 0 < scale <= 4 for scale in value):
+            raise ValueError("one or more numbers above 0 and at most 4")
+        return value
