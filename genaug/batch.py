@@ -100,7 +100,9 @@ class Batch:
         changed: dict[str, Any] = {"images": function(self.images)}
         changed |= {name: function(value) for name in PIXELS if (value := getattr(self, name)) is not None}
         if self.predictions is not None:
-            changed["predictions"] = self.predictions.map(function)
+            confidence = self.predictions.image_confidence
+            confidence = None if confidence is None else function(confidence)
+            changed["predictions"] = replace(self.predictions.map(function), image_confidence=confidence)
         if self.soft is not None:
             changed["soft"] = self.soft.map(function)
         return replace(self, **changed)

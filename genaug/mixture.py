@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genaug.batch import Batch
 from genaug.errors import SampleError
+from genaug.predictions import Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Mixture:
     def paste(self, batch: Batch, partner: Batch) -> Batch:
         """Mix two batches; the inputs stay untouched.
 
-        A labelled partner counts with weight 1 and one-hot targets. Predictions are mixed where both have them. The
-        provenance of the result is 1 where a pixel is the partner's.
+        Pixels without weights count 1, a partner without distributions has one-hot ones. Where the partner has no
+        predictions, the batch's own stay. The provenance of the result is 1 where a pixel is the partner's.
         """
         mixed = Batch(
             self.apply(batch.images, partner.images),
@@ -53,13 +54,16 @@ class Mixture:
             if batch.soft is not None:
                 certain = partner.soft.log_probs if partner.soft else batch.soft.certain(partner.targets)
                 mixed = replace(mixed, soft=batch.soft.map(lambda own: self.apply(own, certain)))
-        if batch.predictions is not None and partner.predictions is not None:
-            other = partner.predictions
-            if other.kind != batch.predictions.kind:
-                raise SampleError(f"predictions of kinds {batch.predictions.kind} and {other.kind}", allowed="equal")
-            predictions = batch.predictions.map(lambda own: self.apply(own, other.values))
-            mixed = replace(mixed, predictions=predictions)
+        if batch.predictions is not None:
+            mixed = replace(mixed, predictions=self._predictions(batch.predictions, partner.predictions))
         return mixed
+
+    def _predictions(self, own: Predictions, other: Predictions | None) -> Predictions:
+        if other is not None and other.kind != own.kind:
+            raise SampleError(f"predictions of kinds {own.kind} and {other.kind}", allowed="equal kinds")
+        values = own.values[self.sources] if other is None else self.apply(own.values, other.values)
+        confidence = None if own.image_confidence is None else own.image_confidence[self.sources]
+        return Predictions(values, own.kind, confidence)
 
 
 def _ones(weights: Tensor | None, batch: Batch) -> Tensor:

@@ -1,7 +1,23 @@
-"""genaug for hand-written PyTorch loops: stores as datasets, real and synthetic data mixed."""
+"""genaug for hand-written PyTorch loops: stores as datasets, mixed data, self-training in one step."""
 
+from genaug_torch.losses import supervised_loss, unlabeled_loss
 from genaug_torch.mixed_dataset import MixedDataset
+from genaug_torch.outputs import OutputReader, project_queries
+from genaug_torch.step import SemiSupervisedStep
 from genaug_torch.store_dataset import StoreDataset
+from genaug_torch.teacher import EmaTeacher
+from genaug_torch.views import StrongView
 from genaug_torch.workers import seed_worker
 
-__all__ = ["MixedDataset", "StoreDataset", "seed_worker"]
+__all__ = [
+    "EmaTeacher",
+    "MixedDataset",
+    "OutputReader",
+    "SemiSupervisedStep",
+    "StoreDataset",
+    "StrongView",
+    "project_queries",
+    "seed_worker",
+    "supervised_loss",
+    "unlabeled_loss",
+]

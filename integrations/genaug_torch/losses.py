@@ -1,0 +1,141 @@
+"""Pixel losses whose normaliser is explicit, and the same over any number of processes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from genaug.batch import Batch
+from genaug.errors import SampleError
+from genaug.predictions import Predictions, SoftTargets, full
+
+Normalizer = Literal["kept", "valid", "per_image_kept"]
+Group = dist.ProcessGroup
+
+
+def total(value: Tensor, group: Group | None) -> Tensor:
+    """Return the sum of a tensor over the processes of `group`; every one of them must call."""
+    if group is not None:
+        value = value.detach().clone()
+        dist.all_reduce(value, group=group)
+    return value
+
+
+def processes(group: Group | None) -> int:
+    """Return how many processes share the work."""
+    return 1 if group is None else dist.get_world_size(group)
+
+
+def pixel_losses(
+    predictions: Predictions, hard: Tensor, soft: SoftTargets | None = None, *, ignore_index: int = 255
+) -> Tensor:
+    """Return the cross-entropy of every pixel in nats, ``[B, H, W]``, 0 at ignored pixels.
+
+    Args:
+        predictions: The student's.
+        hard: int64 ``[B, H, W]`` class indices.
+        soft: Distributions to compare with instead; `hard` then only says which pixels are ignored.
+        ignore_index: Label of ignored pixels.
+
+    Raises:
+        SampleError: Numbers of classes that differ.
+    """
+    if soft is None:
+        if predictions.kind == "logits":  # one fused pass, without log-probabilities in memory
+            return F.cross_entropy(full(predictions.values), hard, ignore_index=ignore_index, reduction="none")
+        return F.nll_loss(predictions.log_probs(), hard, ignore_index=ignore_index, reduction="none")
+    log_probs = predictions.log_probs()
+    if soft.log_probs.shape[1] != log_probs.shape[1]:
+        raise SampleError(f"targets of {soft.log_probs.shape[1]} classes for a model of {log_probs.shape[1]}")
+    losses = -(soft.dense() * log_probs).sum(1)
+    return torch.where(hard == ignore_index, 0.0, losses)
+
+
+def reduce_losses(
+    losses: Tensor,
+    weights: Tensor,
+    valid: Tensor | None = None,
+    *,
+    normalizer: Normalizer = "kept",
+    group: Group | None = None,
+) -> Tensor:
+    """Reduce pixel losses ``[B, H, W]`` to one number; 0 with a gradient of 0 where nothing counts.
+
+    * ``kept``: ``sum(w l) / sum(w)`` (SENSE).
+    * ``valid``: ``sum(w l) / number of valid pixels`` (UniMatch).
+    * ``per_image_kept``: the mean over images of ``sum(w l) / sum(w)`` (MaskMatch, eqs. 3, 6, 8).
+
+    Over a process group the sums and counts are those of all processes. The result is scaled by their number, because
+    DistributedDataParallel averages gradients: together they are the gradient that one process would have.
+
+    Args:
+        losses: float ``[B, H, W]``; values where the weight is 0 do not matter, NaN included.
+        weights: float ``[B, H, W]``, not negative.
+        valid: bool ``[B, H, W]``; all True by default.
+        normalizer: See above.
+        group: Processes that share the batch; every one must call.
+    """
+    weighted = torch.where(weights > 0, losses * weights, 0.0)
+    smallest = torch.finfo(weighted.dtype).tiny
+    scale = processes(group)
+    if normalizer == "per_image_kept":
+        images = weighted.sum((1, 2)) / weights.to(weighted.dtype).sum((1, 2)).clamp_min(smallest)
+        return images.sum() * scale / total(weighted.new_tensor(float(len(weighted))), group)
+    counted = weights if normalizer == "kept" else torch.ones_like(weights) if valid is None else valid
+    return weighted.sum() * scale / total(counted.to(weighted.dtype).sum(), group).clamp_min(smallest)
+
+
+def unlabeled_loss(
+    predictions: Predictions,
+    batch: Batch,
+    *,
+    normalizer: Normalizer = "valid",
+    ignore_index: int = 255,
+    group: Group | None = None,
+) -> Tensor:
+    """Return the loss of a student's predictions against a pseudo-labelled batch; see `reduce_losses`.
+
+    Raises:
+        SampleError: The batch has no targets.
+    """
+    if batch.targets is None:
+        raise SampleError("a batch without targets", hint="Label it first")
+    losses = pixel_losses(predictions, batch.targets, batch.soft, ignore_index=ignore_index)
+    weights = torch.ones_like(losses) if batch.weights is None else batch.weights
+    weights = weights.masked_fill(batch.targets == ignore_index, 0.0)
+    if batch.valid is not None:
+        weights = weights.masked_fill(~batch.valid, 0.0)
+    return reduce_losses(losses, weights, batch.valid, normalizer=normalizer, group=group)
+
+
+def supervised_loss(
+    predictions: Predictions,
+    labels: Tensor,
+    *,
+    ignore_index: int = 255,
+    ohem: tuple[float, int] | None = None,
+    group: Group | None = None,
+) -> Tensor:
+    """Return the mean cross-entropy over labelled pixels.
+
+    Args:
+        predictions: The student's, ``[B, K, H, W]``.
+        labels: int64 ``[B, H, W]`` class indices.
+        ignore_index: Label of pixels that do not count.
+        ohem: ``(threshold, min_kept)``: only pixels whose true class has a probability below the threshold count, but
+            at least the `min_kept` hardest of this process (online hard example mining).
+        group: Processes that share the batch.
+    """
+    losses = pixel_losses(predictions, labels, ignore_index=ignore_index)
+    counts = labels != ignore_index
+    if ohem is not None:
+        threshold, least = ohem
+        hardness = losses.detach().masked_fill(~counts, -1.0).flatten()
+        limit = hardness.topk(min(least, len(hardness))).values[-1]
+        easiest = torch.tensor(threshold, device=losses.device, dtype=losses.dtype).log().neg()
+        counts = counts & (losses.detach() >= torch.minimum(limit, easiest))
+    return reduce_losses(losses, counts.to(losses.dtype), normalizer="kept", group=group)

@@ -1,0 +1,311 @@
+"""One training step with unlabelled images: teacher, views, labels, mixing and losses, as a recipe says."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genaug.batch import Batch
+from genaug.config import read_recipe
+from genaug.errors import ConfigError, SampleError
+from genaug.interfaces import Mixer
+from genaug.predictions import Predictions
+from genaug.recipe import Recipe, load_recipe
+from genaug.registry import default_registry
+from genaug.rng import Rng
+from genaug.step_config import TermConfig
+from genaug_torch.losses import Group, supervised_loss, unlabeled_loss
+from genaug_torch.outputs import OutputKind, OutputReader, QueryOrder
+from genaug_torch.rounds import Round
+from genaug_torch.teacher import EmaTeacher
+from genaug_torch.views import StrongView
+
+Backward = Callable[[Tensor], object]
+Figures = dict[str, Tensor]
+Views = Tensor | tuple[Tensor, Tensor]
+Part = tuple[str, Callable[[], Tensor]]
+
+
+class SemiSupervisedStep:
+    """Adds a self-training method to a hand-written training loop.
+
+    ::
+
+        step = SemiSupervisedStep(model, "upc", kind="logits", num_classes=21)
+        for (images, labels), unlabeled in zip(labeled_loader, unlabeled_loader):
+            loss, figures = step(images, labels, unlabeled)
+            loss.backward(); optimizer.step(); optimizer.zero_grad()
+            step.update()                        # the teacher follows
+        evaluate(step.teacher.model)
+
+    The step calls the student several times: on the labelled images, and once for every term and scale. It sets no
+    mode and holds no gradient. Under DistributedDataParallel every process calls it the same number of times; sums and
+    counts are taken over all processes, so the gradients are those of one process with the whole batch. (BatchNorm
+    sees the images of its own process; and set ``broadcast_buffers=False``, since a second forward pass before
+    the backward pass would change buffers in place.)
+
+    Args:
+        model: The student: any module, also wrapped by DistributedDataParallel or ``torch.compile``.
+        recipe: Name of a ready recipe, a recipe file, a table, or a `Recipe`.
+        kind: What the model's numbers mean: ``logits``, ``log_probs``, ``probs``, ``scores`` or ``queries``.
+        num_classes: K; may be left out if the recipe has a class table.
+        ignore_index: Label of pixels that do not count; the class table's if the recipe has one.
+        key: Where the dense output is, see `OutputReader`.
+        align_corners: How outputs of a lower stride are resized.
+        query_order: For ``kind="queries"``, see `OutputReader`.
+        mean: Of the normalisation that the loader has done, see `StrongView`.
+        std: Likewise.
+        strong_view: Your own photometric transform, see `StrongView`.
+        overrides: ``dotted.key=value`` changes of the recipe, e.g. ``["teacher.ema=0.99"]``.
+        group: Processes that share the batch; by default those of DistributedDataParallel, if the model is wrapped.
+
+    Raises:
+        ConfigError: Something in the recipe or the arguments is wrong.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: str | Path | Mapping[str, Any] | Recipe,
+        *,
+        kind: OutputKind,
+        num_classes: int | None = None,
+        ignore_index: int = 255,
+        key: Any = None,
+        align_corners: bool = False,
+        query_order: QueryOrder = "resize-scores",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        strong_view: Callable[[Tensor], Tensor] | None = None,
+        overrides: Sequence[str] = (),
+        group: Group | Literal["auto"] | None = "auto",
+    ) -> None:
+        self.recipe = online_recipe(recipe, num_classes, ignore_index, overrides)
+        config = self.recipe.config
+        self.num_classes, self.ignore_index = len(self.recipe.labels.ids), self.recipe.labels.ignore_index
+        self.read = OutputReader(kind, key=key, order=query_order, align_corners=align_corners)
+        self.model = model
+        self.teacher = EmaTeacher(model, decay=config.teacher.ema, ramp=config.teacher.ramp)
+        self.strong = StrongView(config.views, mean=mean, std=std, transform=strong_view)
+        context = self.recipe.context()
+        self.labeler = self.recipe.labeler(context) if config.terms else None
+        self.mixers = self.recipe.mixers(context)
+        self.group: Group | None = _group_of(model) if group == "auto" else group
+        self.calls, self.updates = 0, 0
+        _check_terms(config.terms, self.mixers)
+
+    # ------------------------------------------------------------------ the step
+
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        unlabeled: Views | None = None,
+        *,
+        valid: Tensor | None = None,
+        backward: Backward | None = None,
+    ) -> tuple[Tensor, Figures]:
+        """Return the loss of one step, and figures.
+
+        Args:
+            images: Labelled images, float ``[B, 3, H, W]``, as the model takes them.
+            labels: int64 ``[B, H, W]`` class indices in ``0 .. K - 1``, or the ignore index.
+            unlabeled: Weak views ``[M, 3, H, W]`` of unlabelled images; or weak and strong views of the same geometry.
+                None only during burn-in or for recipes without terms.
+            valid: bool ``[M, H, W]``, False where `unlabeled` is padding.
+            backward: Called with each part of the loss as soon as it is known, e.g. ``Tensor.backward`` or
+                ``accelerator.backward``. The activations of only one forward pass are then in memory at a time; the
+                gradients are the same, because the loss is a sum. The returned loss is then without a graph.
+
+        Returns:
+            The loss, and figures without gradients: ``loss/supervised``, ``loss/<term>``, and of the pseudo-labels
+            ``kept``, ``kept_by_class``, ``flip_rate``, ``live_classes``, ``entropy`` (see `label_figures`).
+
+        Raises:
+            SampleError: Shapes, labels or numbers of classes do not fit.
+        """
+        self._check(images, labels)
+        parts: list[Part] = [("supervised", partial(self._supervised, images, labels))]
+        figures: Figures = {}
+        if self.recipe.config.terms and self.updates >= self.recipe.config.supervised.burn_in:
+            parts += self._terms(images, labels, unlabeled, valid, figures)
+        losses: list[Tensor] = []
+        for number, (name, part) in enumerate(parts):
+            with self._synchronised(backward is None or number == len(parts) - 1):
+                loss = part()
+                if backward is not None:
+                    backward(loss)
+                    loss = loss.detach()
+            losses.append(loss)
+            key = f"loss/{name}"
+            figures[key] = figures.get(key, torch.zeros_like(loss.detach())) + loss.detach()
+        self.calls += 1
+        return torch.stack(losses).sum(), figures
+
+    def update(self) -> None:
+        """Let the teacher follow; call it after every step of the optimizer."""
+        self.teacher.update(self.model)
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return teacher and counters; the student is the caller's."""
+        return {"teacher": self.teacher.state_dict(), "calls": self.calls, "updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken."""
+        self.teacher.load_state_dict(state["teacher"])
+        self.calls, self.updates = int(state["calls"]), int(state["updates"])
+
+    # ------------------------------------------------------------------ parts
+
+    def _supervised(self, images: Tensor, labels: Tensor) -> Tensor:
+        config = self.recipe.config.supervised
+        ohem = (config.ohem_threshold, config.ohem_min_kept) if config.loss == "ohem" else None
+        loss = supervised_loss(
+            self._student(images), labels, ignore_index=self.ignore_index, ohem=ohem, group=self.group
+        )
+        return config.weight * loss
+
+    def _terms(
+        self, images: Tensor, labels: Tensor, unlabeled: Views | None, valid: Tensor | None, figures: Figures
+    ) -> Iterator[Part]:
+        """Return the parts of the loss on unlabelled images, by name; a term has one part a scale."""
+        if unlabeled is None:
+            raise SampleError("no unlabelled images", where="SemiSupervisedStep", hint="Pass them as 'unlabeled'")
+        assert self.labeler is not None  # the recipe has terms
+        weak, given = unlabeled if isinstance(unlabeled, tuple) else (unlabeled, None)
+        with torch.no_grad():
+            predictions = self.labeler.predict(self._teacher, weak)
+        if predictions.num_classes != self.num_classes:
+            raise SampleError(f"the teacher has {predictions.num_classes} classes, the labels {self.num_classes}")
+        if self.calls == 0:
+            _warn_of_probabilities(predictions)
+        rng = Rng(self.recipe.config.seed).child("step", self.calls)
+        a_round = Round(
+            self.labeler,
+            self.strong,
+            Batch(weak, valid=valid, predictions=predictions, first=self._first(len(weak))),
+            Batch(images, labels, weights=(labels != self.ignore_index).float()),
+            rng,
+            self.ignore_index,
+            self.group,
+            given,
+            figures,
+        )
+        for number, (term, mixer) in enumerate(zip(self.recipe.config.terms, self.mixers, strict=True)):
+            name = term.name or f"term{number}"
+            batch = cache(partial(a_round.mixed, term, mixer, rng.child("term", number)))
+            for scale in term.scales:
+                yield name, partial(self._term, term, batch, scale)
+
+    def _term(self, term: TermConfig, batch: Callable[[], Batch], scale: float) -> Tensor:
+        mixed = batch()
+        predictions = self._student(mixed.images, scale)
+        loss = unlabeled_loss(
+            predictions, mixed, normalizer=term.normalizer, ignore_index=self.ignore_index, group=self.group
+        )
+        return loss * (term.weight / len(term.scales))
+
+    def _student(self, images: Tensor, scale: float = 1.0) -> Predictions:
+        size = (int(images.shape[2]), int(images.shape[3]))
+        if scale != 1:
+            scaled = (max(1, round(scale * size[0])), max(1, round(scale * size[1])))
+            images = F.interpolate(images, size=scaled, mode="bilinear", align_corners=self.read.align_corners)
+        predictions = self.read(self.model(images), size)
+        if predictions.num_classes != self.num_classes:
+            raise SampleError(f"the model has {predictions.num_classes} classes, the labels {self.num_classes}")
+        return predictions
+
+    def _teacher(self, images: Tensor) -> Predictions:
+        return self.read(self.teacher(images), (int(images.shape[2]), int(images.shape[3])))
+
+    def _first(self, count: int) -> int:
+        """Return how many unlabelled images the processes before this one have."""
+        if self.group is None:
+            return 0
+        counts = torch.zeros(dist.get_world_size(self.group), dtype=torch.long)
+        counts[dist.get_rank(self.group)] = count
+        counts = counts.to(next(iter(self.teacher.model.parameters())).device)
+        dist.all_reduce(counts, group=self.group)
+        return int(counts[: dist.get_rank(self.group)].sum())
+
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[object]:
+        """Let DistributedDataParallel reduce gradients after the last of several backward passes only."""
+        no_sync = getattr(self.model, "no_sync", None)
+        return contextlib.nullcontext() if last or no_sync is None else no_sync()
+
+    def _check(self, images: Tensor, labels: Tensor) -> None:
+        if labels.ndim != 3 or images.ndim != 4 or (len(images), *images.shape[2:]) != tuple(labels.shape):
+            found = f"images {tuple(images.shape)}, labels {tuple(labels.shape)}"
+            raise SampleError(found, allowed="[B, 3, H, W] and [B, H, W]")
+        if labels.dtype != torch.int64:
+            raise SampleError(f"labels of type {labels.dtype}", allowed="int64 class indices", hint="Use labels.long()")
+        if self.calls and labels.device.type != "cpu":
+            return  # looking at values makes a GPU wait: once is enough to see a wrong class table
+        classes = labels[labels != self.ignore_index]
+        if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= self.num_classes):
+            raise SampleError(
+                f"labels from {int(classes.min())} to {int(classes.max())}",
+                allowed=f"0 to {self.num_classes - 1}, or the ignore index {self.ignore_index}",
+            )
+
+
+def online_recipe(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    num_classes: int | None,
+    ignore_index: int,
+    overrides: Sequence[str] = (),
+) -> Recipe:
+    """Return a recipe with a class table: its own, or one of `num_classes` nameless classes.
+
+    Raises:
+        ConfigError: It has none and `num_classes` is None, or the two differ.
+    """
+    if isinstance(recipe, Recipe):
+        if overrides:
+            raise ConfigError("overrides for a recipe that is loaded already", where="overrides")
+        loaded = recipe
+    else:
+        table, root = read_recipe(recipe, default_registry())
+        if "labels" not in table:
+            if num_classes is None:
+                raise ConfigError("is missing", where="num_classes", hint="The recipe has no class table")
+            names = {number: f"class {number}" for number in range(num_classes)}
+            table["labels"] = {"names": names, "ignore_index": ignore_index}
+        loaded = load_recipe(table, overrides, root=root)
+    if num_classes is not None and len(loaded.labels.ids) != num_classes:
+        raise ConfigError(f"{num_classes}, but the recipe has {len(loaded.labels.ids)} classes", where="num_classes")
+    return loaded
+
+
+def _check_terms(terms: Sequence[TermConfig], mixers: Sequence[Mixer | None]) -> None:
+    for number, (term, mixer) in enumerate(zip(terms, mixers, strict=True)):
+        if mixer is not None and mixer.needs_targets and term.order == "mix-then-label":
+            raise ConfigError(
+                f"{type(mixer).__name__} looks at labels, which come after it",
+                where=f"terms.{number}.order",
+                allowed="label-then-mix",
+            )
+
+
+def _group_of(model: nn.Module) -> Group | None:
+    """Return the processes of DistributedDataParallel, None without it."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner.process_group if isinstance(inner, nn.parallel.DistributedDataParallel) else None
+
+
+def _warn_of_probabilities(predictions: Predictions) -> None:
+    if predictions.kind != "logits":
+        return
+    values = predictions.values.detach().float()
+    if bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all()):
+        warnings.warn("kind='logits', but the model returns probabilities: use kind='probs'", stacklevel=4)

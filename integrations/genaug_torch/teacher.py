@@ -1,0 +1,74 @@
+"""The teacher: a running average of the student."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module inside DistributedDataParallel, DataParallel and ``torch.compile``."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+class EmaTeacher:
+    """A copy of a model whose weights follow it: ``teacher <- a * teacher + (1 - a) * student``.
+
+    With `ramp`, ``a = min(1 - 1 / (t + 1), decay)`` at update t = 0, 1, ... (UniMatch-V2, SENSE), so the first update
+    copies the student. Float buffers (BatchNorm's averages) follow the same rule, integer buffers are copied: averaging
+    them, as some released code does, truncates and keeps counters where they are.
+
+    Args:
+        model: The student; wrapped by DistributedDataParallel or ``torch.compile`` is fine. Not changed.
+        decay: In [0, 1]: 0 copies the student at every update, 1 never follows.
+        ramp: See above.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float = 0.999, ramp: bool = True) -> None:
+        self.decay, self.ramp = decay, ramp
+        self._average = AveragedModel(unwrap(model), multi_avg_fn=self._follow, use_buffers=True)
+        self._average.requires_grad_(False).eval()
+        if not ramp:
+            self._average.n_averaged.fill_(1)  # at 0, AveragedModel copies whatever the decay is
+
+    @property
+    def model(self) -> nn.Module:
+        """The teacher, in evaluation mode and without gradients; use it for evaluation and saving."""
+        module: nn.Module = self._average.module
+        return module
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> object:
+        """Return what the teacher says about images ``[B, 3, H, W]``."""
+        return self.model(images)
+
+    def update(self, model: nn.Module) -> None:
+        """Follow `model` by one step; call it after every step of the optimizer."""
+        self._average.update_parameters(unwrap(model))
+
+    def _follow(self, teacher: Tensors, student: Tensors, updates: Tensor | int) -> None:
+        if not teacher[0].is_floating_point():
+            torch._foreach_copy_(teacher, student)
+            return
+        count = int(updates)
+        decay = min(1 - 1 / (count + 1), self.decay) if self.ramp else self.decay
+        torch._foreach_lerp_(teacher, student, 1 - decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return weights, buffers and the number of updates."""
+        state: dict[str, Tensor] = self._average.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state_dict` returned."""
+        self._average.load_state_dict(state)
