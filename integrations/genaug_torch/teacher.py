@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
