@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from genaug.config import Options
 from genaug.sources.config import MAX_PIXELS
@@ -101,3 +101,38 @@ class PseudoMasksOptions(PredictorOptions):
     cache: str | None = Field(
         None, min_length=1, description="Folder to keep the predicted masks in, as index PNG files to train on."
     )
+
+
+class ThresholdOptions(Options):
+    """Options of the labeler ``threshold``."""
+
+    threshold: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        description="Least probability of a kept pixel (FixMatch, UniMatch: 0.95); 0 keeps everything.",
+    )
+    strict: bool = Field(False, description="Keep above the threshold only, not at it (UniMatch's code keeps at it).")
+    target: Literal["hard", "soft"] = Field(
+        "hard", description="Train towards the teacher's class (FixMatch), or towards its distribution (Mean Teacher)."
+    )
+    weighting: Literal["pixel", "share"] = Field(
+        "pixel",
+        description="Drop the pixels below the threshold (FixMatch), or keep all and weight all by the share of those "
+        "that reach it (ClassMix's code); a share only matters with the normalizer 'valid'.",
+    )
+
+
+class CutMixOptions(Options):
+    """Options of the mixer ``cutmix``; the defaults are those of UniMatch's code, for images of any shape."""
+
+    probability: float = Field(0.5, ge=0, le=1, description="Probability that a sample gets a rectangle.")
+    area: tuple[float, float] = Field((0.02, 0.4), description="Range of the rectangle's share of the image.")
+    aspect: tuple[float, float] = Field((0.3, 1 / 0.3), description="Range of the rectangle's height over its width.")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for name, (low, high), top in (("area", self.area, 1.0), ("aspect", self.aspect, float("inf"))):
+            if not 0 < low <= high <= top or high == float("inf"):
+                raise ValueError(f"{name} {[low, high]}: two numbers above 0, the smaller one first, an area at most 1")
+        return self

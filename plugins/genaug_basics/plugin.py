@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from genaug import Component, hookimpl
 
 
 @hookimpl
 def genaug_components() -> Iterator[Component]:
-    """Declare the basic filters, predictors and the source of pseudo-masks."""
+    """Declare the basic filters, predictors, labelers and mixers, and the source of pseudo-masks."""
     yield Component(
         "filter",
         "confidence",
@@ -54,3 +54,30 @@ def genaug_components() -> Iterator[Component]:
         config="genaug_basics.config:PseudoMasksOptions",
         summary="unlabelled images with masks predicted by a segmenter (MatchMask++)",
     )
+    yield Component(
+        "labeler",
+        "threshold",
+        "genaug_basics.threshold:ThresholdLabeler",
+        config="genaug_basics.config:ThresholdOptions",
+        summary="the teacher's class or distribution where it is sure enough (FixMatch, Mean Teacher, ClassMix)",
+    )
+    yield Component(
+        "mixer",
+        "cutmix",
+        "genaug_basics.cutmix:CutMix",
+        config="genaug_basics.config:CutMixOptions",
+        summary="paste one rectangle of another image (CutMix, UniMatch)",
+    )
+    yield Component(
+        "mixer",
+        "classmix",
+        "genaug_basics.classmix:ClassMix",
+        summary="paste half of another image's classes (ClassMix)",
+    )
+
+
+@hookimpl
+def genaug_recipes() -> Mapping[str, str]:
+    """Return the ready recipes: controls that the methods are measured against."""
+    names = ("supervised", "pseudo-label", "mean-teacher", "fixmatch", "classmix")
+    return {name: f"genaug_basics:recipes/{name}.yaml" for name in names}
