@@ -51,8 +51,9 @@ def pixel_losses(
     log_probs = predictions.log_probs()
     if soft.log_probs.shape[1] != log_probs.shape[1]:
         raise SampleError(f"targets of {soft.log_probs.shape[1]} classes for a model of {log_probs.shape[1]}")
-    losses = -(soft.dense() * log_probs).sum(1)
-    return torch.where(hard == ignore_index, 0.0, losses)
+    # Where no class is possible the distribution has NaN, and the pixel is ignored.
+    targets = soft.dense().masked_fill((hard == ignore_index).unsqueeze(1), 0.0)
+    return -(targets * log_probs).sum(1)
 
 
 def reduce_losses(
@@ -80,13 +81,17 @@ def reduce_losses(
         group: Processes that share the batch; every one must call.
     """
     weighted = torch.where(weights > 0, losses * weights, 0.0)
-    smallest = torch.finfo(weighted.dtype).tiny
     scale = processes(group)
     if normalizer == "per_image_kept":
-        images = weighted.sum((1, 2)) / weights.to(weighted.dtype).sum((1, 2)).clamp_min(smallest)
-        return images.sum() * scale / total(weighted.new_tensor(float(len(weighted))), group)
+        images = weighted.sum((1, 2)) * _inverse(weights.to(weighted.dtype).sum((1, 2)))
+        return images.sum() * scale * _inverse(total(weighted.new_tensor(float(len(weighted))), group))
     counted = weights if normalizer == "kept" else torch.ones_like(weights) if valid is None else valid
-    return weighted.sum() * scale / total(counted.to(weighted.dtype).sum(), group).clamp_min(smallest)
+    return weighted.sum() * scale * _inverse(total(counted.to(weighted.dtype).sum(), group))
+
+
+def _inverse(values: Tensor) -> Tensor:
+    """Return ``1 / values``, and 0 where there is nothing to divide by."""
+    return torch.where(values > 0, 1 / values, 0.0)
 
 
 def unlabeled_loss(

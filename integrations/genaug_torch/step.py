@@ -49,9 +49,8 @@ class SemiSupervisedStep:
 
     The step calls the student several times: on the labelled images, and once for every term and scale. It sets no
     mode and holds no gradient. Under DistributedDataParallel every process calls it the same number of times; sums and
-    counts are taken over all processes, so the gradients are those of one process with the whole batch. (BatchNorm
-    sees the images of its own process; and set ``broadcast_buffers=False``, since a second forward pass before
-    the backward pass would change buffers in place.)
+    counts are taken over all processes, so the gradients are those of one process with the whole batch (BatchNorm
+    aside, which sees the images of its own process unless it is SyncBatchNorm).
 
     Args:
         model: The student: any module, also wrapped by DistributedDataParallel or ``torch.compile``.

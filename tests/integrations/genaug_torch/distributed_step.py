@@ -1,0 +1,65 @@
+"""Run by test_step_distributed.py under torchrun: two steps of one recipe on this process's share of a fixed batch."""
+
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from genaug_torch import SemiSupervisedStep
+
+K = 3
+#: Labelled and unlabelled samples of each process.
+SHARES = {1: [(slice(0, 5), slice(0, 5))], 2: [(slice(0, 1), slice(0, 2)), (slice(1, 5), slice(2, 5))]}
+
+
+class Student(nn.Module):
+    """Sure of bright images only: the first unlabelled one."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU(), nn.Conv2d(6, K, 1))
+        self.sure = nn.Parameter(torch.tensor([9.0, 0.0, 0.0]).view(1, K, 1, 1))
+
+    def forward(self, images):
+        return 0.1 * self.body(images) + (images.amin((1, 2, 3), keepdim=True) > 0.5) * self.sure
+
+
+def main():
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    torch.set_default_dtype(torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    images, unlabelled = (torch.rand(5, 3, 8, 8, generator=generator) for _ in range(2))
+    unlabelled = unlabelled * 0.5
+    unlabelled[0] += 0.5
+    labels = torch.randint(K, (5, 8, 8), generator=generator)
+    labels[3:, :4] = 255
+    own, other = SHARES[world][rank]
+    student = DistributedDataParallel(Student())
+    optimizer = torch.optim.SGD(student.parameters(), lr=1e-3)
+    step = SemiSupervisedStep(student, json.loads(sys.argv[2]), kind="logits", num_classes=K)
+    for number in range(2):
+        optimizer.zero_grad()
+        backward = torch.Tensor.backward if number else None  # both ways, one after the other
+        loss, _ = step(images[own], labels[own], unlabelled[other], backward=backward)
+        if backward is None:
+            loss.backward()
+        if number == 0:
+            optimizer.step()
+            step.update()
+    confidence = step.read(step.teacher(unlabelled[other]), (8, 8)).confidence()[0].amax((1, 2)) >= 0.9
+    kept = [None] * world
+    dist.all_gather_object(kept, confidence.tolist())
+    if rank == 0:
+        gradients = [p.grad for p in student.parameters()]
+        teacher = list(step.teacher.model.parameters())
+        torch.save({"gradients": gradients, "teacher": teacher, "kept": kept}, f"{sys.argv[1]}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Two gloo processes with unequal shards, one without any confident pixel: no hang, and one process's gradients."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parent / "distributed_step.py"
+
+
+def outcome(folder, processes, recipe):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [*launcher, str(SCRIPT), str(folder / f"{processes}"), json.dumps(recipe)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(folder / f"{processes}.pt")
+
+
+def fixmatch(normalizer):
+    terms = [
+        {"view": "strong", "normalizer": normalizer},
+        {"view": "weak", "normalizer": normalizer, "scales": [1.0, 0.5]},
+    ]
+    return {"labeler": {"use": "threshold", "threshold": 0.9}, "terms": terms, "views": {"strong": "builtin"}}
+
+
+SENSE = {
+    "labeler": {"use": "sense", "threshold": 0.9},
+    "terms": [{"view": "strong", "normalizer": "kept"}],
+    "views": {"strong": "builtin"},
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "recipe",
+    [fixmatch("kept"), fixmatch("valid"), fixmatch("per_image_kept"), SENSE],
+    ids=["kept", "valid", "per_image_kept", "sense"],
+)
+def test_two_processes_equal_one(tmp_path, recipe):
+    one, two = outcome(tmp_path, 1, recipe), outcome(tmp_path, 2, recipe)
+    assert one["kept"] == [[True, False, False, False, False]]
+    assert two["kept"] == [[True, False], [False, False, False]]  # the second process keeps nothing
+    assert max(float(g.abs().max()) for g in one["gradients"]) > 1e-3
+    for mine, other in zip(one["gradients"], two["gradients"], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-10)
+    for mine, other in zip(one["teacher"], two["teacher"], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-10)
