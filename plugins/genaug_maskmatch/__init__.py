@@ -1,0 +1,1 @@
+"""MaskMatch: labels averaged over scales, and consistency under masked patches."""
