@@ -1,0 +1,73 @@
+"""The plugin's names, its ready recipes, and the page that lists its options."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+
+from genaug import Rng
+from genaug.batch import Batch
+from genaug.config import RecipeConfig, read_recipe, validate
+from genaug.errors import ConfigError
+from genaug.labels import LabelSpace
+from genaug.predictions import Predictions
+from genaug.recipe import BuildContext, check_options
+from genaug.registry import GROUP, Registry
+from genaug_upc.config import UpcOptions
+from genaug_upc.mixer import UncertaintyPatchCutMix
+
+PAGE = Path(__file__).resolve().parents[3] / "docs/explanation/methods/upc.md"
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry([metadata.EntryPoint("upc", "genaug_upc.plugin", GROUP)])
+
+
+def test_the_mixer_is_built_with_the_recipes_ignore_index(registry: Registry) -> None:
+    context = BuildContext(Path(), LabelSpace({0: "a", 1: "b", 2: "c"}, ignore_index=9), registry)
+    built = context.build("mixer", "upc", {"grid": 2, "ks": [1]}, where="terms.0.mixer")
+    assert isinstance(built, UncertaintyPatchCutMix)
+    assert built.options == UpcOptions(grid=2, ks=(1,))
+    assert built.ignore_index == 9
+    images, targets = torch.zeros(2, 3, 4, 4), torch.full((2, 4, 4), 9)
+    predictions = Predictions(torch.zeros(2, 3, 4, 4), "logits")
+    mixed = built(Batch(images, targets, predictions=predictions), Batch(images, targets), rng=Rng(0))
+    assert (mixed.targets == 9).all()
+    with pytest.raises(ConfigError, match=r"terms\.0\.mixer.*5 patches of 2x2"):
+        context.build("mixer", "upc", {"grid": 2, "ks": [1, 5]}, where="terms.0.mixer")
+    with pytest.raises(ConfigError, match="Did you mean 'grid'"):
+        context.build("mixer", "upc", {"grit": 2}, where="terms.0.mixer")
+
+
+def test_the_defaults_of_class_and_options_agree() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert UncertaintyPatchCutMix().options == UpcOptions()
+
+
+@pytest.mark.parametrize(("name", "ras"), [("upc", "sample"), ("upc-faithful", "expand")])
+def test_ready_recipes_hold_the_papers_settings(registry: Registry, name: str, ras: str) -> None:
+    table, _ = read_recipe({"extends": name, "labels": "voc21"}, registry)
+    config = validate(RecipeConfig, table)
+    assert config.name == name
+    (term,) = config.terms
+    assert (term.view, term.mix_at, term.order) == ("strong", "weak", "label-then-mix")
+    assert (term.normalizer, term.weight) == ("valid", 1.0)
+    _, options = check_options(registry, "mixer", term.mixer.use, term.mixer.options, where="terms.0.mixer")
+    assert options == UpcOptions(ras=ras)
+    assert config.labeler.use == "threshold"
+    assert config.labeler.options == {"threshold": 0.0}  # every pixel counts
+
+
+def test_the_page_lists_every_option_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+?) \|", PAGE.read_text("utf-8"), flags=re.M))
+    assert set(rows) == set(UpcOptions.model_fields)
+    for name, field in UpcOptions.model_fields.items():
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        assert rows[name].strip("`") == str(default), name
