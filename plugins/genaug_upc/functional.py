@@ -16,6 +16,7 @@ from genaug_upc.config import Reduce
 #: Class values worked on at once. On a CPU a piece and its temporaries stay in the cache (6 times faster than whole
 #: batches at 21 classes and 513x513 pixels); elsewhere the number bounds memory.
 PIECE_CPU, PIECE = 1 << 18, 1 << 26
+_LN2, _LOG2E = math.log(2), 1 / math.log(2)
 
 
 @torch.no_grad()
@@ -45,11 +46,12 @@ def entropy_map(predictions: Predictions, valid: Tensor | None = None) -> Tensor
 def _entropy(values: Tensor, logarithmic: bool) -> Tensor:
     """Return ``-sum p ln p`` over dim 1 of weights that need not sum to 1: ``ln S - sum w ln w / S``."""
     if logarithmic:
+        # In base 2: torch's exp2 takes a third of the time of its exp on a CPU, and exp is most of the work.
         # Below -1e4 a weight is 0 anyway; the bound keeps -inf (a class that is ruled out) from making 0 * inf.
-        shifted = (values - values.amax(1, keepdim=True)).clamp_min_(-1e4)
-        weights = shifted.exp()
+        shifted = (values - values.amax(1, keepdim=True)).mul_(_LOG2E).clamp_min_(-1e4)
+        weights = shifted.exp2()
         total = weights.sum(1)
-        return total.log().sub_(weights.mul_(shifted).sum(1).div_(total))
+        return total.log2().sub_(weights.mul_(shifted).sum(1).div_(total)).mul_(_LN2)
     weights = values.clamp_min(0)
     total = weights.sum(1)
     return total.log().add_(torch.special.entr(weights).sum(1).div_(total))
