@@ -278,7 +278,7 @@ class Mixer(ABC):
         if partner is None:
             if self.partner == "labeled":
                 raise SampleError("no partner", where=name, allowed="a batch of labelled images")
-            partner = batch.map(lambda value: value.flip(0))
+            partner = batch if self.partner == "none" else batch.map(lambda value: value.flip(0))
         if batch.images.shape[1:] != partner.images.shape[1:]:
             found = f"batch {tuple(batch.images.shape)}, partner {tuple(partner.images.shape)}"
             raise SampleError(found, where=name, allowed="equal shapes but for the number of samples")

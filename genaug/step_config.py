@@ -67,6 +67,8 @@ class TermConfig(_Part):
     weight: float = Field(1.0, ge=0, description="Factor of this loss.")
     scales: tuple[float, ...] = Field((1.0,), description="Scales at which the student sees the images (MaskMatch).")
 
+    multiple_of: int = Field(1, ge=1, description="Round scaled sizes to multiples of this, e.g. a ViT's patch size.")
+
     @field_validator("scales")
     @classmethod
     def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:

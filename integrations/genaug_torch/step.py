@@ -57,7 +57,7 @@ class SemiSupervisedStep:
         recipe: Name of a ready recipe, a recipe file, a table, or a `Recipe`.
         kind: What the model's numbers mean: ``logits``, ``log_probs``, ``probs``, ``scores`` or ``queries``.
         num_classes: K; may be left out if the recipe has a class table.
-        ignore_index: Label of pixels that do not count; the class table's if the recipe has one.
+        ignore_index: Label of pixels that do not count, outside ``0 .. K - 1``; the class table's by default, or 255.
         key: Where the dense output is, see `OutputReader`.
         align_corners: How outputs of a lower stride are resized.
         query_order: For ``kind="queries"``, see `OutputReader`.
@@ -78,7 +78,7 @@ class SemiSupervisedStep:
         *,
         kind: OutputKind,
         num_classes: int | None = None,
-        ignore_index: int = 255,
+        ignore_index: int | None = None,
         key: Any = None,
         align_corners: bool = False,
         query_order: QueryOrder = "resize-scores",
@@ -88,9 +88,16 @@ class SemiSupervisedStep:
         overrides: Sequence[str] = (),
         group: Group | Literal["auto"] | None = "auto",
     ) -> None:
-        self.recipe = online_recipe(recipe, num_classes, ignore_index, overrides)
-        config = self.recipe.config
-        self.num_classes, self.ignore_index = len(self.recipe.labels.ids), self.recipe.labels.ignore_index
+        self.recipe = online_recipe(recipe, num_classes, overrides)
+        config, labels = self.recipe.config, self.recipe.labels
+        self.num_classes = len(labels.ids)
+        self.ignore_index = labels.ignore_index if ignore_index is None else ignore_index
+        if 0 <= self.ignore_index < self.num_classes:
+            raise ConfigError(
+                f"{self.ignore_index}, which is a class: labels here are class indices, 0 to {self.num_classes - 1}",
+                where="ignore_index",
+                hint="Pass another ignore_index, and labels with it",
+            )
         self.read = OutputReader(kind, key=key, order=query_order, align_corners=align_corners)
         self.model = model
         self.teacher = EmaTeacher(model, decay=config.teacher.ema, ramp=config.teacher.ramp)
@@ -208,16 +215,16 @@ class SemiSupervisedStep:
 
     def _term(self, term: TermConfig, batch: Callable[[], Batch], scale: float) -> Tensor:
         mixed = batch()
-        predictions = self._student(mixed.images, scale)
+        predictions = self._student(mixed.images, scale, term.multiple_of)
         loss = unlabeled_loss(
             predictions, mixed, normalizer=term.normalizer, ignore_index=self.ignore_index, group=self.group
         )
         return loss * (term.weight / len(term.scales))
 
-    def _student(self, images: Tensor, scale: float = 1.0) -> Predictions:
+    def _student(self, images: Tensor, scale: float = 1.0, multiple_of: int = 1) -> Predictions:
         size = (int(images.shape[2]), int(images.shape[3]))
         if scale != 1:
-            scaled = (max(1, round(scale * size[0])), max(1, round(scale * size[1])))
+            scaled = [multiple_of * max(1, round(scale * length / multiple_of)) for length in size]
             images = F.interpolate(images, size=scaled, mode="bilinear", align_corners=self.read.align_corners)
         predictions = self.read(self.model(images), size)
         if predictions.num_classes != self.num_classes:
@@ -261,7 +268,6 @@ class SemiSupervisedStep:
 def online_recipe(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     num_classes: int | None,
-    ignore_index: int,
     overrides: Sequence[str] = (),
 ) -> Recipe:
     """Return a recipe with a class table: its own, or one of `num_classes` nameless classes.
@@ -278,8 +284,7 @@ def online_recipe(
         if "labels" not in table:
             if num_classes is None:
                 raise ConfigError("is missing", where="num_classes", hint="The recipe has no class table")
-            names = {number: f"class {number}" for number in range(num_classes)}
-            table["labels"] = {"names": names, "ignore_index": ignore_index}
+            table["labels"] = {"names": {number: f"class {number}" for number in range(num_classes)}}
         loaded = load_recipe(table, overrides, root=root)
     if num_classes is not None and len(loaded.labels.ids) != num_classes:
         raise ConfigError(f"{num_classes}, but the recipe has {len(loaded.labels.ids)} classes", where="num_classes")

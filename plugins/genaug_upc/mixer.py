@@ -19,7 +19,6 @@ from genaug.rng import Rng
 from genaug_upc.config import Reduce, UpcOptions
 from genaug_upc.donors import MOSTLY, choose_donors, donor_orders
 from genaug_upc.functional import entropy_map, ignored_share, margin_map, patch_masks, patch_ranks, patch_scores
-from genaug_upc.pasting import ImagewiseMixture
 
 if TYPE_CHECKING:
     from genaug.recipe import BuildContext
@@ -109,7 +108,7 @@ class UncertaintyPatchCutMix(Mixer):
         chosen = ranks.unsqueeze(1) < ks.unsqueeze(2)  # [B, V, N * N]
         empty = ignored_share(partner.targets, grid, self.ignore_index, partner.valid).flatten(1) > MOSTLY
         unfit = (chosen.float() @ empty.float().T) > 0
-        return ImagewiseMixture(
+        return Mixture(
             patch_masks(chosen.view(-1, grid, grid), partner.size),
             sources=torch.arange(len(ranks), device=device).repeat_interleave(views),
             donors=choose_donors(orders, unfit).flatten(),

@@ -72,6 +72,16 @@ def test_a_labelled_partner_is_certain_and_keeps_the_teachers_predictions():
     assert torch.equal(dense.amax(1), torch.ones_like(dense.amax(1)))
 
 
+def test_gradients_go_through_a_mixture():
+    own, other = torch.rand(1, 3, 2, 2, requires_grad=True), torch.rand(1, 3, 2, 2)
+    plan = Mixture(torch.tensor([[[True, False]] * 2]), torch.zeros(1).long(), torch.zeros(1).long())
+    mixed = plan.apply(own, other)
+    mixed.sum().backward()
+    assert torch.equal(mixed, torch.where(plan.mask.unsqueeze(1), other, own))
+    assert own.grad[0, :, :, 0].eq(0).all()
+    assert own.grad[0, :, :, 1].eq(1).all()
+
+
 def test_what_does_not_fit_is_refused():
     plan = Mixture(torch.ones(1, 2, 2, dtype=torch.bool), torch.zeros(1).long(), torch.zeros(1).long())
     with pytest.raises(SampleError, match="equal shapes but for the number of samples"):

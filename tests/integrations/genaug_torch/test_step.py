@@ -229,6 +229,10 @@ def test_the_class_table_of_a_recipe_is_used():
     table = recipe({"view": "weak"}, labels={"names": {3: "a", 7: "b", 9: "c", 11: "d"}, "ignore_index": 200})
     step = SemiSupervisedStep(model(), load_recipe(table), kind="logits")
     assert (step.num_classes, step.ignore_index) == (4, 200)
+    table["labels"]["ignore_index"] = 2  # an id that no class has, but the third class has this index
+    with pytest.raises(ConfigError, match="which is a class: labels here are class indices, 0 to 3"):
+        SemiSupervisedStep(model(), table, kind="logits")
+    assert SemiSupervisedStep(model(), table, kind="logits", ignore_index=255).ignore_index == 255
     with pytest.raises(ConfigError, match="5, but the recipe has 4 classes"):
         SemiSupervisedStep(model(), table, kind="logits", num_classes=5)
     with pytest.raises(ConfigError, match="num_classes"):
