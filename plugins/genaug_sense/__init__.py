@@ -1,0 +1,1 @@
+"""SENSE: pseudo-labels by entropic optimal transport between pixels and classes."""
