@@ -131,11 +131,12 @@ def train_segmenter(
     class_weights = _class_weights(y_all, num_classes, ignore_index)
     fast_bfloat16 = _has_fast_bfloat16()
     for step in tqdm(range(steps), desc="train segmenter", disable=not progress, leave=False):
-        optimiser.param_groups[0]["lr"] = lr * _one_cycle(step / steps)
+        optimiser.param_groups[0]["lr"] = lr * one_cycle(step / steps)
         rows = torch.multinomial(draw_weights, batch_size, replacement=True, generator=generator)
         x, y = x_all[rows].permute(0, 3, 1, 2).float() / 255, y_all[rows]
         if augment:
-            x, y = _augment(x, y, generator)
+            x, moved = random_geometry(x, y, generator)
+            x, y = _recolour(x, generator), y if moved is None else moved
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16):
             logits = model(x.contiguous(memory_format=torch.channels_last)).float()
         if bool((y != ignore_index).any()):  # the mean over no pixel at all would be NaN
@@ -147,7 +148,7 @@ def train_segmenter(
     return model
 
 
-def _one_cycle(share: float, *, rise: float = 0.2) -> float:
+def one_cycle(share: float, *, rise: float = 0.2) -> float:
     """Learning-rate factor at a share in [0, 1) of the training: a cosine up, then a longer one down to zero."""
     phase = share / rise - 1 if share < rise else (share - rise) / (1 - rise)
     return 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * phase))
@@ -195,24 +196,34 @@ def _draw_weights(sample_weights: npt.NDArray[np.floating] | None, count: int) -
     return weights
 
 
-def _augment(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Flip, zoom, crop and recolour: images [B, 3, H, W] in [0, 1] with masks [B, H, W] int64."""
+def _uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(*shape, generator=generator)
+
+
+def random_geometry(images: Tensor, masks: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """Flip, zoom and crop images [B, 3, H, W] and, if given, their masks [B, H, W] int64 alike."""
     count = len(images)
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(count, *shape, generator=generator)
-
-    flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    span = torch.exp(uniform(-0.6, 0.15))  # below 1 zooms in; above 1 the scene is mirrored at its border
+    flip = torch.where(_uniform(0, 1, count, generator=generator) < 0.5, -1.0, 1.0)
+    # Below 1 zooms in; above 1 the scene is mirrored at its border.
+    span = torch.exp(_uniform(-0.6, 0.15, count, generator=generator))
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = flip * span, span
-    theta[:, :, 2] = uniform(-1, 1, 2) * (1 - span).abs()[:, None]
+    theta[:, :, 2] = _uniform(-1, 1, count, 2, generator=generator) * (1 - span).abs()[:, None]
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    if masks is None:
+        return images, None
     # Nearest keeps ids intact, and float32 holds every id exactly.
     moved = F.grid_sample(masks[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)
-    gain, shift = uniform(0.8, 1.2, 3, 1, 1) * uniform(0.85, 1.15, 1, 1, 1), uniform(-0.06, 0.06, 1, 1, 1)
-    return (images * gain + shift).clamp(0, 1), moved[:, 0].round().long()
+    return images, moved[:, 0].round().long()
+
+
+def _recolour(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Change the colours of images [B, 3, H, W] in [0, 1] a little."""
+    count = len(images)
+    gain = _uniform(0.8, 1.2, count, 3, 1, 1, generator=generator)
+    gain = gain * _uniform(0.85, 1.15, count, 1, 1, 1, generator=generator)
+    return (images * gain + _uniform(-0.06, 0.06, count, 1, 1, 1, generator=generator)).clamp(0, 1)
 
 
 @torch.no_grad()

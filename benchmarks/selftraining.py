@@ -1,0 +1,170 @@
+"""What the self-training benchmarks share: arms, models, one resumable training loop.
+
+Every arm takes the same number of optimizer steps with the same labelled batches; arms with unlabelled images see as
+many of them as labelled ones in a step. Images are flipped, scaled and cropped alike in all arms. The figure is the
+mean IoU of the teacher, the running average, which the supervised arm has too.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import Row, row
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from genaug_tiny.segmenter import SmallUNet, evaluate_miou, one_cycle, random_geometry
+from genaug_torch import SemiSupervisedStep
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+FIXMATCH = {
+    "name": "weak-to-strong",
+    "view": "strong",
+    "mixer": {"use": "cutmix"},
+    "normalizer": "valid",
+    "weight": 0.5,
+}
+UPC = {"name": "upc", "view": "strong", "mix_at": "weak", "mixer": {"use": "upc"}, "normalizer": "valid", "weight": 0.5}
+LOCAL = {
+    "name": "local-consistency", "view": "weak", "mixer": {"use": "patch-mask", "patch": 16},
+    "normalizer": "per_image_kept", "weight": 0.5,
+}  # fmt: skip
+
+#: Controls, the methods alone, and each on top of FixMatch.
+ARMS: dict[str, dict[str, Any]] = {
+    **{name: {"extends": name} for name in ("supervised", "pseudo-label", "mean-teacher", "fixmatch", "classmix")},
+    **{name: {"extends": name} for name in ("sense", "upc", "maskmatch")},
+    "fixmatch + sense": {
+        "extends": "fixmatch",
+        "labeler": {"use": "sense"},
+        "terms": [{**FIXMATCH, "order": "mix-then-label", "normalizer": "valid"}],
+    },
+    "fixmatch + upc": {"extends": "fixmatch", "terms": [FIXMATCH, UPC]},
+    "fixmatch + local consistency": {"extends": "fixmatch", "terms": [FIXMATCH, LOCAL]},
+}
+
+
+def build_model(kind: str, classes: int) -> nn.Module:
+    """Return a fresh model: ``unet`` (1.6 M parameters) or ``segformer`` (B0's size, 3.7 M)."""
+    if kind == "unet":
+        return SmallUNet(classes, width=24)
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    return SegformerForSemanticSegmentation(SegformerConfig(num_labels=classes))
+
+
+def train(
+    recipe: dict[str, Any], labelled: Arrays, unlabelled: np.ndarray, test: Arrays, folder: Path, *, classes: int,
+    model: str, steps: int, batch: int, lr: float, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Train one arm, or read what an earlier call measured; goes on from the last checkpoint.
+
+    Returns:
+        ``miou`` and ``iou`` of the teacher, ``student_miou``, ``kept`` (mean over the last quarter), ``kept_by_class``,
+        ``flip_rate`` and ``cpu_seconds``, processor time, which does not depend on what else the machine does.
+    """
+    done = folder / "result.json"
+    if done.is_file():
+        return dict(json.loads(done.read_text()))
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    student = build_model(model, classes).train()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=1e-2)
+    step = SemiSupervisedStep(student, {**recipe, "seed": seed}, kind="logits", num_classes=classes)
+    state: dict[str, Any] = {"step": 0, "cpu": 0.0, "figures": []}
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True)
+        for part, key in ((student, "student"), (optimizer, "optimizer"), (step, "self_training")):
+            part.load_state_dict(state[key])
+    x_l, y_l, x_u = (torch.from_numpy(array) for array in (*labelled, unlabelled))
+    for number in (bar := tqdm(range(state["step"], steps), desc=folder.name, initial=state["step"], total=steps)):
+        started = time.process_time()
+        optimizer.param_groups[0]["lr"] = lr * one_cycle(number / steps)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        rows = torch.randint(len(x_l), (batch,), generator=generator)
+        images, labels = random_geometry(_floats(x_l[rows]), y_l[rows].long(), generator)
+        others = None
+        if recipe["extends"] != "supervised":
+            rows = torch.randint(len(x_u), (batch,), generator=generator)
+            others, _ = random_geometry(_floats(x_u[rows]), None, generator)
+        _, figures = step(images, labels, others, backward=Tensor.backward)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step.update()
+        state["cpu"] += time.process_time() - started
+        if "kept" in figures and number >= steps * 3 // 4:
+            state["figures"].append({k: figures[k].tolist() for k in ("kept", "kept_by_class", "flip_rate")})
+        if (number + 1) % 200 == 0 and number + 1 < steps:
+            _save(checkpoint, state, number + 1, student, optimizer, step)
+            bar.set_postfix(kept=f"{float(figures.get('kept', 0)):.2f}", refresh=False)
+    result = {**_score(step.teacher.model, test, classes), "cpu_seconds": state["cpu"], **_averages(state["figures"])}
+    result["student_miou"] = _score(student, test, classes)["miou"]
+    done.write_text(json.dumps(result))
+    checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def _floats(images: Tensor) -> Tensor:
+    return images.movedim(-1, 1).float() / 255
+
+
+def _save(path: Path, state: dict[str, Any], number: int, student: Any, optimizer: Any, step: Any) -> None:
+    parts = {"student": student, "optimizer": optimizer, "self_training": step}
+    saved = {**state, "step": number, **{name: part.state_dict() for name, part in parts.items()}}
+    partial = path.with_suffix(".part")
+    torch.save(saved, partial)
+    partial.replace(path)
+
+
+def _score(model: nn.Module, test: Arrays, classes: int) -> dict[str, Any]:
+    miou, iou = evaluate_miou(_Dense(model), *test, classes)
+    return {"miou": miou, "iou": [float(value) for value in iou]}
+
+
+class _Dense(nn.Module):
+    """A model whose outputs are logits of the images' size, whatever it returns."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.model(images)
+        logits = out if isinstance(out, Tensor) else out.logits
+        return nn.functional.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _averages(figures: list[dict[str, Any]]) -> dict[str, Any]:
+    if not figures:
+        return {}
+    table = {key: np.array([f[key] for f in figures], np.float64) for key in figures[0]}
+    means = {key: np.nanmean(values, axis=0).tolist() for key, values in table.items()}
+    return dict(means)
+
+
+def rows_of(results: dict[str, list[dict[str, Any]]], prefix: str = "mIoU") -> list[Row]:
+    """Return one row per arm; the baseline is the supervised arm, ``cost`` its processor time as a multiple of that."""
+    supervised = statistics.mean(r["miou"] for r in results["supervised"])
+    seconds = statistics.mean(r["cpu_seconds"] for r in results["supervised"])
+    rows = []
+    for name, runs in results.items():
+        values = [r["miou"] for r in runs]
+        mean = statistics.mean(values)
+        made = row(f"{prefix}, {name}", values, supervised, "share", larger_is_better=True)
+        more = {
+            "value": mean,
+            "ratio": mean / supervised,
+            "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+            "cost": statistics.mean(r["cpu_seconds"] for r in runs) / seconds,
+            "kept": statistics.mean(r["kept"] for r in runs) if "kept" in runs[0] else None,
+        }
+        rows.append({**made, **more})
+    return rows

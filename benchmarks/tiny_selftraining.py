@@ -1,0 +1,52 @@
+"""Self-training on rendered scenes: every control and method, alone and on top of FixMatch, over several seeds.
+
+Every seed has its own 20 labelled and 400 unlabelled scenes; all share the 300 unseen test scenes of the quickstart.
+Finished arms are kept in ``--work``, and an arm that was stopped goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from harness import emit, parser
+from selftraining import ARMS, rows_of, train
+
+from genaug_tiny.experiment import TEST_SEEDS, labelled_seeds
+from genaug_tiny.scenes import CLASSES, render_scenes
+
+UNLABELLED = range(600_000, 700_000)
+
+
+def main() -> None:
+    """Train every arm of every seed that is not done yet, then write the table."""
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--work", type=Path, default=Path("runs/tiny_selftraining"))
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--scenes", type=int, default=20)
+    arguments.add_argument("--steps", type=int, default=400)
+    arguments.add_argument("--batch", type=int, default=8)
+    arguments.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    arguments.add_argument("--only", type=int, nargs="+", help="run these seeds and stop, e.g. in a second process")
+    arguments.add_argument("--threads", type=int, default=1)
+    options = arguments.parse_args()
+    torch.set_num_threads(options.threads)
+    test = render_scenes(TEST_SEEDS)
+    results: dict[str, list[dict[str, object]]] = {name: [] for name in options.arms}
+    for seed in options.only or range(options.seeds):
+        labelled = render_scenes(labelled_seeds(options.scenes, seed))
+        unlabelled, _ = render_scenes(UNLABELLED[400 * seed : 400 * (seed + 1)])
+        for name in options.arms:
+            folder = options.work / f"{options.steps}x{options.batch}" / f"seed{seed}" / name.replace(" ", "-")
+            result = train(
+                ARMS[name], labelled, unlabelled, test, folder, classes=len(CLASSES), model="unet",
+                steps=options.steps, batch=options.batch, lr=4e-3, seed=seed,
+            )  # fmt: skip
+            results[name].append(result)
+            print(f"seed {seed}, {name}: {100 * result['miou']:.1f} %", flush=True)
+    if not options.only:
+        emit(rows_of(results), options.json, seeds=results)
+
+
+if __name__ == "__main__":
+    main()
