@@ -23,7 +23,7 @@ LIFT = 60.0
 #: Pixels whose best classes are further apart than this, in log2 of the kernel, need float64, except with a floor.
 SPREAD = 120.0
 #: Entries of a block. On a CPU a block stays in its caches; elsewhere a block is an image.
-BLOCK, LARGE_BLOCK = 1 << 19, 1 << 26
+BLOCK, LARGE_BLOCK = 1 << 20, 1 << 26
 
 
 def block_size(values: Tensor) -> int:
@@ -71,43 +71,65 @@ class Kernel:
         valid: bool ``[B, H, W]``, or None for all.
         alpha: ``log2(e) / temperature``.
         support: As in `genaug_sense.functional.transport`; here it decides about floor, shifts and precision.
+        normalised: Whether every pixel's probabilities sum to 1.
         group: Processes that sum together, or None.
     """
 
     def __init__(
-        self, log_probs: Tensor, valid: Tensor | None, *, alpha: float, support: Support, group: Group | None
+        self,
+        log_probs: Tensor,
+        valid: Tensor | None,
+        *,
+        alpha: float,
+        support: Support,
+        normalised: bool = True,
+        group: Group | None = None,
     ) -> None:
         self.values, self.alpha, self.group = log_probs.flatten(2), alpha, group
         self.valid = None if valid is None else valid.flatten(1)
+        self.normalised = normalised
         self.blocks = blocks_of(self.values)
         rows = self._all_rows()
         self.total, spread = self._range(rows)
         self.dtype = self.values.dtype
         if support != "fp32" and spread > SPREAD and self.values.device.type != "mps":
             self.dtype = torch.float64  # what float32 loses beside pixels this unsure could matter
-        self.floor = self.total - UNDERFLOW if support == "fp32" else -math.inf
-        #: ``M`` of the best class of a block's pixels; +inf for pixels that take no part.
-        self._rows = self._split(rows)
+        self.floor, self._limit = -math.inf, math.inf
+        self._forget(rows)
         self.shift = self._shift() if support == "exact" else None
+        if support == "fp32":
+            self._set_floor(self.total)
+
+    def _forget(self, rows: Tensor) -> None:
+        """Start with nothing kept."""
+        #: ``M`` of the best class of a block's pixels; +inf for pixels that take no part.
+        self._rows = {n: rows[image, pixels].to(self.dtype, copy=True) for n, (image, pixels) in enumerate(self.blocks)}
         self._kept: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._room = self.values.numel() if self.dtype == self.values.dtype else 0
+        #: How many pixels have one possible class only, by class; blocks are kept without them.
+        self._sure = precise(self.values.new_zeros(self.values.shape[1]))
+
+    def _set_floor(self, total: float) -> None:
+        """Make the entries 0 whose share of a mass of ``2^total`` underflows."""
+        self.floor = total - UNDERFLOW
+        # A pixel whose best class leaves less than the floor to all others, rounding errors included, has no other.
+        best = 1.001 - math.exp(self.floor / self.alpha)
+        self._limit = self.alpha * math.log(best) if self.normalised and 0 < best < 1 else math.inf
+
+    def raise_floor(self, total: float) -> None:
+        """Make the entries 0 whose share of a mass of ``2^total`` underflows, from the next sweep on."""
+        self._set_floor(total)
+        self._forget(self._all_rows())
 
     def _all_rows(self) -> Tensor:
         """Return ``M`` of every pixel's best class, ``[B, N]``; +inf for pixels that take no part."""
         best = row_maxima(self.values)
         rows = best * self.alpha
-        if not bool(
-            torch.isfinite(best.sum())
-        ):  # NaN would spread; and pixels without any possible class have no place
+        if not bool(torch.isfinite(best.sum())):  # NaN would spread; a pixel without any possible class has no place
             odd = ~torch.isfinite(best)
             rows.masked_fill_(odd, torch.inf)
             self.values = self.values.masked_fill((odd & (best != -torch.inf)).unsqueeze(1), 0.0)
         return rows if self.valid is None else rows.masked_fill_(~self.valid, torch.inf)
-
-    def _split(self, rows: Tensor) -> dict[int, Tensor]:
-        return {
-            number: rows[image, pixels].to(self.dtype, copy=True) for number, (image, pixels) in enumerate(self.blocks)
-        }
 
     def _range(self, rows: Tensor) -> tuple[float, float]:
         """Return log2 of the mass of all processes' best classes, and how far below it the least sure pixel is."""
@@ -138,13 +160,6 @@ class Kernel:
         parts = [torch.empty_like(values) for _ in range(dist.get_world_size(self.group))]
         dist.all_gather(parts, values.contiguous(), group=self.group)
         return torch.stack(parts)
-
-    def set_floor(self, total: float) -> None:
-        """Make the entries 0 whose share of a mass of ``2^total`` underflows."""
-        self.floor = total - UNDERFLOW
-        self._room += sum(part.numel() for part, _ in self._kept.values())
-        self._kept.clear()
-        self._rows = self._split(self._all_rows())
 
     def counts(self) -> Tensor:
         """Return of how many pixels of all processes a class is the most likely one, float ``[K]``; ties count."""
@@ -180,7 +195,10 @@ class Kernel:
                 sums[number, classes] = torch.mv(part, weights)
             if keep and number not in self._kept:
                 self._keep(number, part, sums[number])
-        local = precise(sums).sum(0).log2()
+        local = precise(sums).sum(0)
+        if scales is not None:
+            local += torch.where(self._sure > 0, self._sure / scales, 0.0)
+        local = local.log2()
         if self.shift is not None:
             local += self.shift
         if potentials is None:
@@ -218,12 +236,18 @@ class Kernel:
         return made.exp2_()
 
     def _keep(self, number: int, part: Tensor, sums: Tensor) -> None:
-        """Keep a block while there is room, without the classes that have nothing in it."""
-        classes = None
+        """Keep a block while there is room, without the classes and pixels that are known without it."""
+        classes, rows = None, self._rows[number]
         if self.floor > -math.inf and part.device.type == "cpu":  # elsewhere, looking would wait for the device
             present = sums.nonzero().flatten()
             if len(present) < 0.75 * len(part):
                 part, classes = part.index_select(0, present), present
+            sure = rows > self._limit
+            unsure = (~sure).nonzero().flatten()
+            if len(unsure) < 0.75 * len(rows) and len(part) * len(unsure) <= self._room:
+                counts = precise(torch.mv(part, sure.to(part.dtype))) * 2.0**-HEADROOM
+                self._sure[slice(None) if classes is None else classes] += counts
+                part = part.index_select(1, unsure)
         if part.numel() <= self._room:
             self._room -= part.numel()
             self._kept[number] = (part, classes)
