@@ -1,0 +1,71 @@
+"""Self-training on CamVid: every control and method, alone and on top of FixMatch, few labels, three seeds.
+
+    python benchmarks/camvid_selftraining.py --data CAMVID --work RUNS/camvid_selftraining --json results/FILE.json
+
+The unlabelled images are the training images that are neither labelled nor in the held-out blocks of time (nor in the
+three seconds before them), on which everything is measured. Finished arms are kept in ``--work``, and an arm that
+was stopped goes on from its last checkpoint. The labelled loss of all arms is OHEM, so that rare classes are learned.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from camvid_data import CLASSES, blocks, read, split
+from camvid_matchmask import reduced
+from harness import Row, emit, parser
+from selftraining import ARMS, rows_of, train
+
+#: Merged into every arm's recipe; the weight of the labelled loss stays the recipe's own.
+OHEM = {"supervised": {"loss": "ohem", "ohem_threshold": 0.7, "ohem_min_kept": 10_000}}
+
+
+def main() -> None:
+    """Train every arm of every split, model and seed that is not done yet, then write the table."""
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--data", type=Path, required=True, help="CamVid folder")
+    arguments.add_argument("--work", type=Path, required=True, help="folder for checkpoints and finished arms")
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--shares", nargs="+", default=["1_16", "1_8"])
+    arguments.add_argument("--models", nargs="+", default=["unet", "segformer"], choices=["unet", "segformer"])
+    arguments.add_argument("--steps", type=int, default=1200)
+    arguments.add_argument("--batch", type=int, default=8, help="labelled images a step; as many unlabelled ones")
+    arguments.add_argument("--size", type=int, nargs=2, default=[90, 120], metavar=("H", "W"))
+    arguments.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    arguments.add_argument("--threads", type=int, default=1)
+    options = arguments.parse_args()
+    torch.set_num_threads(options.threads)
+    frames = read(options.data)
+    near, held_out = blocks(frames)
+    test = frames.pick(sorted(held_out))
+    measured = reduced((test.images, test.masks), options.size)
+    rows: list[Row] = []
+    everything: dict[str, Any] = {}
+    for share in options.shares:
+        for model in options.models:
+            results: dict[str, list[dict[str, Any]]] = {name: [] for name in options.arms}
+            for seed in range(options.seeds):
+                stems, _ = split(options.data, frames, seed, share)
+                others = [s for s in frames.stems if s not in near | held_out | set(stems)]
+                some, rest = frames.pick(stems), frames.pick(others)
+                labelled = reduced((some.images, some.masks), options.size)
+                unlabelled, _ = reduced((rest.images, rest.masks), options.size)
+                for name in options.arms:
+                    setting = f"{options.steps}x{options.batch}-{options.size[0]}x{options.size[1]}"
+                    folder = options.work / setting / share / model / f"seed{seed}" / name.replace(" ", "-")
+                    lr = 4e-3 if model == "unet" else 6e-4
+                    result = train(
+                        {**ARMS[name], **OHEM}, labelled, unlabelled, measured, folder, classes=CLASSES, model=model,
+                        steps=options.steps, batch=options.batch, lr=lr, seed=seed,
+                    )  # fmt: skip
+                    results[name].append(result)
+                    print(f"{share}, {model}, seed {seed}, {name}: {100 * result['miou']:.1f} %", flush=True)
+            rows += rows_of(results, f"mIoU, {share.replace('_', '/')} labels, {model}")
+            everything[f"{share} {model}"] = results
+    emit(rows, options.json, seeds=everything)
+
+
+if __name__ == "__main__":
+    main()
