@@ -21,7 +21,8 @@ from camvid_data import blocks, read
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import nn
-from train_tiny import Denoiser, Ema, loop, random_crops, save_atomic, shipped, step_generator
+from train_tiny import Denoiser, random_crops, shipped
+from training import Ema, loop, save_atomic, step_generator
 
 from genaug import LabelSpace
 from genaug_diffusion.images import resize_image
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--vae-steps", type=int, default=400)
     parser.add_argument("--vae-batch", type=int, default=12)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
@@ -96,20 +98,22 @@ def train_unet(args: argparse.Namespace) -> None:
     if (args.run_dir / "unet.pt").exists():
         return
     pipe, cache = shipped(model_folder()), torch.load(args.run_dir / "latents.pt", weights_only=True)
-    latents, present = cache["latents"] * pipe.vae.config.scaling_factor, cache["present"]
+    latents = (cache["latents"] * pipe.vae.config.scaling_factor).to(args.device)
+    present, crops = cache["present"].to(args.device), cache["crops"].to(args.device)
     torch.manual_seed(0)
     tokenizer = build_tokenizer(words())
     text, unet = build_text_encoder(tokenizer).train(), pipe.unet.train()
     unet.set_attn_processor(ShortAttention())
+    unet.to(args.device), text.to(args.device)
     denoise = Denoiser(unet, text, tokenizer, words())
     parameters = [p for module in (unet, text) for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
     for step, finish in loop("unet", args, [unet, text], optimiser, ema := Ema(parameters), args.steps, 100):
-        generator = step_generator(0, step)
+        generator = step_generator(0, step, args.device)
         if step % 2:
-            x, named = random_crops(latents, cache["crops"], 8 * args.batch, generator)
+            x, named = random_crops(latents, crops, 8 * args.batch, generator)
         else:
-            rows = torch.randint(len(latents), (args.batch,), generator=generator)
+            rows = torch.randint(len(latents), (args.batch,), generator=generator, device=args.device)
             x, named = latents[rows], present[rows]
         loss, error = denoise(x, named, generator)
         loss.backward()
@@ -125,14 +129,14 @@ def train_decoder(args: argparse.Namespace) -> None:
         return
     images = np.load(args.run_dir / "images.npy", mmap_mode="r")
     latents, vae = torch.load(args.run_dir / "latents.pt", weights_only=True)["latents"], shipped(model_folder()).vae
-    decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder]).train()
+    decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder]).to(args.device).train()
     parameters = list(decoder.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     for step, finish in loop("vae", args, [decoder], optimiser, ema := Ema(parameters, 0.99), args.vae_steps, 30):
         rows = torch.randint(len(images), (args.vae_batch,), generator=step_generator(1, step))
-        x = torch.from_numpy(images[rows.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16):
-            y = decoder[1](decoder[0](latents[rows])).float()
+        x = torch.from_numpy(images[rows.numpy()]).to(args.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.autocast(args.device, torch.bfloat16):
+            y = decoder[1](decoder[0](latents[rows].to(args.device))).float()
         edges = (y.diff(dim=2) - x.diff(dim=2)).abs().mean() + (y.diff(dim=3) - x.diff(dim=3)).abs().mean()
         loss = (y - x).abs().mean() + 0.25 * edges
         loss.backward()
@@ -144,12 +148,12 @@ def train_decoder(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write the pipeline in diffusers format."""
-    pipe, weights = shipped(model_folder()), torch.load(args.run_dir / "unet.pt", weights_only=True)
+    pipe, weights = shipped(model_folder()), torch.load(args.run_dir / "unet.pt", weights_only=True, map_location="cpu")
     tokenizer = build_tokenizer(words())
     text = build_text_encoder(tokenizer)
     text.load_state_dict(weights["text"])
     pipe.unet.load_state_dict(weights["unet"])
-    pipe.vae.load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True))
+    pipe.vae.load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True, map_location="cpu"))
     StableDiffusionPipeline(
         vae=pipe.vae, unet=pipe.unet, text_encoder=text, tokenizer=tokenizer, scheduler=build_scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,

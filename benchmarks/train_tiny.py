@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from training import Ema, loop, save_atomic, step_generator
 
 from genaug_tiny.architecture import (
     LATENT_CHANNELS,
@@ -39,7 +39,6 @@ from genaug_tiny.architecture import (
 from genaug_tiny.scenes import CLASSES, EVALUATION_SEEDS, PRETRAINING_SEEDS, class_prompt, render_scene
 from genaug_tiny.short_attention import ShortAttention, prompt_keys
 
-CHECKPOINT_EVERY_S = 120.0
 CORNERS = (0, 16, 32)  # of the half-size views, in pixels
 
 
@@ -57,6 +56,7 @@ def main() -> None:
     parser.add_argument("--plain-steps", type=int, default=0, help="first UNet steps without crops, min-SNR-5")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=1, help="two are slower than one on a busy machine")
+    parser.add_argument("--device", default="cpu", help="cuda: a batch of 256 and 40,000 steps take minutes there")
     parser.add_argument("--init-from", type=Path, help="exported pipeline whose UNet, text encoder and VAE to train on")
     parser.add_argument("--seed", type=int, default=PRETRAINING_SEEDS.start, help="first scene seed")
     parser.add_argument("--resume", action="store_true")
@@ -72,109 +72,6 @@ def main() -> None:
         started = time.time()
         stages[name](args, seeds)
         print(f"{name}: {time.time() - started:.0f} s", flush=True)
-
-
-# ------------------------------------------------------------------------------------------------ helpers
-def save_atomic(value: Any, path: Path) -> None:
-    """torch.save to a temporary name, then rename: a killed run leaves the old file or the new one."""
-    partial = path.with_name(path.name + ".part")
-    torch.save(value, partial)
-    partial.replace(path)
-
-
-class Log:
-    """Loss averages, appended to a JSONL file; lines after the resumed step are cut off."""
-
-    def __init__(self, path: Path, stage: str, start: int, every: int = 20) -> None:
-        self.path, self.stage, self.every, self.started = path, stage, every, time.time()
-        self.values: list[float] = []
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        rows = [row for row in rows if row["stage"] != stage or row["step"] <= start]
-        self.offset = max((row["seconds"] for row in rows if row["stage"] == stage), default=0.0)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def add(self, step: int, loss: float, lr: float) -> float:
-        """Record one step; returns the running average."""
-        self.values.append(loss)
-        mean = sum(self.values) / len(self.values)
-        if step % self.every == 0:
-            row = {"stage": self.stage, "step": step, "loss": round(mean, 5), "lr": round(lr, 7)}
-            row["seconds"] = round(self.offset + time.time() - self.started, 1)
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            self.values.clear()
-        return mean
-
-
-class Ema:
-    """Running average of the trained weights; short at first, so that the start is forgotten."""
-
-    def __init__(self, parameters: list[Tensor], decay: float = 0.9985) -> None:
-        self.parameters, self.decay = parameters, decay
-        self.shadow = [parameter.detach().clone() for parameter in parameters]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.shadow, self.parameters, 1 - decay)
-
-    @torch.no_grad()
-    def load(self, shadow: list[Tensor]) -> None:
-        for mine, other in zip(self.shadow, shadow, strict=True):
-            mine.copy_(other)
-
-
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The generator of one step: nothing needs to be saved to resume exactly."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
-
-
-def cosine(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Linear warm-up, then a cosine to 2 % of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    share = (step - warmup) / max(steps - warmup, 1)
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
-
-
-def loop(
-    name: str, args: argparse.Namespace, modules: list[nn.Module], optimiser: torch.optim.Optimizer, ema: Ema,
-    steps: int, warmup: int,
-) -> Iterator[tuple[int, Any]]:  # fmt: skip
-    """Drive a training: yields (step, finish); call finish(loss) after backward. Checkpoints by time."""
-    path, start = args.run_dir / f"{name}.ckpt", 0
-    if args.resume and path.exists():
-        state = torch.load(path, weights_only=True)
-        start = int(state["step"])
-        for module, weights in zip(modules, state["modules"], strict=True):
-            module.load_state_dict(weights)
-        optimiser.load_state_dict(state["optimiser"])
-        ema.load(state["ema"])
-    log, saved, peak = Log(args.run_dir / "training_log.jsonl", name, start), time.time(), optimiser.defaults["lr"]
-    for step in (bar := tqdm(range(start, steps), desc=name, initial=start, total=steps, mininterval=10)):
-        rate = cosine(step, steps, peak, warmup)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-
-        def finish(loss: Tensor, step: int = step, rate: float = rate) -> None:
-            nn.utils.clip_grad_norm_([p for module in modules for p in module.parameters() if p.grad is not None], 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            ema.update(step)
-            bar.set_postfix(loss=f"{log.add(step + 1, loss.item(), rate):.4f}", refresh=False)
-
-        yield step, finish
-        if step + 1 == steps or time.time() - saved > CHECKPOINT_EVERY_S:
-            save_atomic(
-                {
-                    "step": step + 1,
-                    "modules": [module.state_dict() for module in modules],
-                    "optimiser": optimiser.state_dict(),
-                    "ema": ema.shadow,
-                },
-                path,
-            )
-            saved = time.time()
 
 
 # ------------------------------------------------------------------------------------------------- scenes
@@ -282,14 +179,15 @@ def train_vae(args: argparse.Namespace, seeds: range) -> None:
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder]).to(memory_format=torch.channels_last).train()
+    decoder.to(args.device)
     parameters = list(decoder.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     ema = Ema(parameters, decay=0.995)
     for step, finish in loop("vae", args, [decoder], optimiser, ema, args.vae_steps, 50):
         rows = torch.randint(len(images), (args.vae_batch,), generator=step_generator(seeds.start, step))
-        x = torch.from_numpy(images[rows.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        z = latents[rows].contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        x = torch.from_numpy(images[rows.numpy()]).to(args.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        z = latents[rows].to(args.device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(args.device, torch.bfloat16):
             y = decoder[1](decoder[0](z)).float()
         edges = (y.diff(dim=2) - x.diff(dim=2)).abs().mean() + (y.diff(dim=3) - x.diff(dim=3)).abs().mean()
         loss = (y - x).abs().mean() + 0.25 * edges
@@ -311,35 +209,38 @@ def random_crops(latents: Tensor, crops: Tensor, count: int, generator: torch.Ge
         generator: Source of randomness.
     """
     ways, (height, width) = crops.shape[1:3], latents.shape[2:]
-    rows = torch.randint(len(latents), (count,), generator=generator)
-    y, x = (torch.randint(n, (count,), generator=generator) for n in ways)
+    device = latents.device
+    rows = torch.randint(len(latents), (count,), generator=generator, device=device)
+    y, x = (torch.randint(n, (count,), generator=generator, device=device) for n in ways)
     views = latents[rows].unfold(2, 8, (height - 8) // (ways[0] - 1)).unfold(3, 8, (width - 8) // (ways[1] - 1))
-    return views[torch.arange(count), :, y, x], crops[rows, y, x]
+    return views[torch.arange(count, device=device), :, y, x], crops[rows, y, x]
 
 
 class Denoiser:
     """The noise prediction loss of a UNet and a text encoder under prompts of class words."""
 
     def __init__(self, unet: nn.Module, text: nn.Module, tokenizer: Any, names: Iterable[str]) -> None:
-        self.unet, self.text, self.alphas = unet, text, build_scheduler().alphas_cumprod
+        device = next(unet.parameters()).device
+        self.unet, self.text, self.alphas = unet, text, build_scheduler().alphas_cumprod.to(device)
         ids = [tokenizer(name, add_special_tokens=False)["input_ids"] for name in names]
         assert all(len(each) == 1 for each in ids), "every class must be one token"
-        self.words = torch.tensor([[*(each[0] for each in ids), tokenizer.bos_token_id, tokenizer.eos_token_id]])
+        row = [*(each[0] for each in ids), tokenizer.bos_token_id, tokenizer.eos_token_id]
+        self.words = torch.tensor([row], device=device)
 
     def __call__(
         self, x: Tensor, present: Tensor, generator: torch.Generator, *, ceiling: float = 6.0, floor: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Return the weighted loss and the plain error of latents x [B, C, h, w] that show `present` [B, K]."""
-        empty = torch.rand(len(x), 1, generator=generator) < 0.1
+        empty = torch.rand(len(x), 1, generator=generator, device=x.device) < 0.1
         # One timestep per stratum: the same uniform distribution with a calmer loss.
-        strata = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
-        t = (strata * 1000).long().clamp(max=999)
-        noise = torch.randn(x.shape, generator=generator)
+        drawn = torch.rand(len(x), generator=generator, device=x.device)
+        t = ((torch.arange(len(x), device=x.device) + drawn) / len(x) * 1000).long().clamp(max=999)
+        noise = torch.randn(x.shape, generator=generator, device=x.device)
         a = self.alphas[t].view(-1, 1, 1, 1)
         noisy = a.sqrt() * x + (1 - a).sqrt() * noise
         context = self.text(self.words)[0].expand(len(x), -1, -1)
         bias = prompt_keys(present & ~empty)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             predicted = self.unet(noisy, t, context, cross_attention_kwargs={"key_bias": bias}).sample
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         # Where noise is high, layout and classes are decided, and there an error of epsilon means a large error of the
@@ -351,9 +252,10 @@ class Denoiser:
 def train_unet(args: argparse.Namespace, seeds: range) -> None:
     """Denoise cached latents under class-list prompts; UNet and text encoder together, with EMA."""
     cache = torch.load(args.run_dir / "latents.pt", weights_only=True)
-    latents = cache["latents"] * cache["scaling_factor"]
-    present_all = torch.from_numpy(np.load(args.run_dir / "present.npy"))
-    crops_all = torch.from_numpy(np.load(args.run_dir / "crops.npy")) if args.plain_steps < args.steps else present_all
+    latents = (cache["latents"] * cache["scaling_factor"]).to(args.device)
+    present_all, crops_all = (
+        torch.from_numpy(np.load(args.run_dir / f"{name}.npy")).to(args.device) for name in ("present", "crops")
+    )
     few_classes = 1.0 / present_all.sum(1).clamp(min=1)
     torch.manual_seed(seeds.start + 1)
     tokenizer, unet = build_tokenizer(), build_unet().train()
@@ -363,14 +265,15 @@ def train_unet(args: argparse.Namespace, seeds: range) -> None:
         unet.load_state_dict(pipe.unet.state_dict())
         take_words(text, tokenizer, pipe)
     unet.set_attn_processor(ShortAttention())
+    unet.to(args.device), text.to(args.device)
     denoise = Denoiser(unet, text, tokenizer, CLASSES.values())
     parameters = [p for module in (unet, text) for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
     for step, finish in loop("unet", args, [unet, text], optimiser, ema := Ema(parameters), args.steps, 200):
-        generator = step_generator(seeds.start + 1, step)
+        generator = step_generator(seeds.start + 1, step, args.device)
         plain = step < args.plain_steps
         if plain:
-            rows = torch.randint(len(latents), (args.batch,), generator=generator)
+            rows = torch.randint(len(latents), (args.batch,), generator=generator, device=args.device)
             x, present = latents[rows], present_all[rows]
         elif step % 2:
             # Half-size views cost a quarter, name fewer classes, and so tie a word to a place's look.
@@ -390,8 +293,11 @@ def train_unet(args: argparse.Namespace, seeds: range) -> None:
 def export(args: argparse.Namespace, _seeds: range) -> None:
     """Write the pipeline as half-precision safetensors, with a thinned training log."""
     vae, unet, tokenizer = new_vae(args), build_unet(), build_tokenizer()
-    text, weights = build_text_encoder(tokenizer), torch.load(args.run_dir / "unet.pt", weights_only=True)
-    vae.load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True))
+    text, weights = (
+        build_text_encoder(tokenizer),
+        torch.load(args.run_dir / "unet.pt", weights_only=True, map_location="cpu"),
+    )
+    vae.load_state_dict(torch.load(args.run_dir / "vae.pt", weights_only=True, map_location="cpu"))
     unet.load_state_dict(weights["unet"])
     text.load_state_dict(weights["text"])
     pipeline = StableDiffusionPipeline(
