@@ -1,7 +1,9 @@
 """Does MatchMask help a segmenter with few labels? On rendered scenes and genaug-tiny, over several seeds.
 
 Every seed has its own labelled scenes; all share the 300 unseen test scenes. Every arm trains the same small U-Net for
-the same number of steps, half of each batch real when there is real data. Finished seeds are kept in ``--work``.
+the same number of steps, half of each batch real when there is real data. The ceiling is what perfect images would
+give, and a little more: the same things in the same places rendered five times with other ground, specimens and light
+(`render_scene(look=...)`), and exact masks. Finished seeds are kept in ``--work``.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from harness import emit, parser, row
@@ -27,7 +30,7 @@ from genaug_tiny.experiment import (
     train_arm,
     write_project,
 )
-from genaug_tiny.scenes import render_scenes
+from genaug_tiny.scenes import render_scene, render_scenes
 
 PREDICTOR = RECIPE["filters"][0]["predictor"]
 FILTERS: dict[str, list[dict[str, Any]]] = {
@@ -38,7 +41,7 @@ FILTERS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def run_seed(work: Path, seed: int, scenes: int) -> dict[str, Any]:
+def run_seed(work: Path, seed: int, scenes: int, device: str) -> dict[str, Any]:
     """Return mIoU per arm of one seed: one adaptation and one set of images, judged by every filter."""
     # Every option that decides the figures is in the name: a later call with others measures anew.
     tag = digest([RECIPE, list(FILTERS), SEGMENTER_STEPS, scenes])[:6]
@@ -47,9 +50,14 @@ def run_seed(work: Path, seed: int, scenes: int) -> dict[str, Any]:
         return dict(json.loads(done.read_text()))
     folder, seeds = work / f"{tag}-seed{seed}", labelled_seeds(scenes, seed)
     filters = [f for group in FILTERS.values() for f in group]
-    recipe = run_recipe(write_project(folder, seeds, seed=seed, changes={"filters": filters}))
+    recipe = run_recipe(write_project(folder, seeds, seed=seed, changes={"filters": filters}), device=device)
     real, test = render_scenes(seeds), render_scenes(TEST_SEEDS)
-    arms = {"real only": train_arm("real", [real], test, seed=seed).miou}
+    looks = [render_scene(number, look=k) for number in seeds for k in range(RECIPE["generator"]["images_per_mask"])]
+    perfect = np.stack([scene.image for scene in looks]), np.stack([scene.mask for scene in looks])
+    arms = {
+        "real only": train_arm("real", [real], test, seed=seed).miou,
+        "ceiling: real + scenes rendered anew": train_arm("ceiling", [real, perfect], test, seed=seed).miou,
+    }
     kept = {}
     for name, group in FILTERS.items():
         synthetic = synthetic_arrays(SampleStore.open(recipe.output), [f["use"] for f in group])
@@ -67,6 +75,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--scenes", type=int, default=20)
     arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--device", default="cpu", help="of the diffusion model; segmenters train on the CPU")
     arguments.add_argument("--work", type=Path, default=Path("runs/tiny_matchmask"))
     arguments.add_argument("--only", type=int, nargs="+", help="run these seeds and stop, e.g. in a second process")
     options = arguments.parse_args()
@@ -74,9 +83,9 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     if options.only:
         for seed in options.only:
-            run_seed(options.work, seed, options.scenes)
+            run_seed(options.work, seed, options.scenes, options.device)
         return
-    results = [run_seed(options.work, seed, options.scenes) for seed in range(options.seeds)]
+    results = [run_seed(options.work, seed, options.scenes, options.device) for seed in range(options.seeds)]
     real = statistics.mean(r["miou"]["real only"] for r in results)
     rows = []
     for arm in results[0]["miou"]:

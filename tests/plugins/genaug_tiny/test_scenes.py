@@ -39,6 +39,19 @@ def test_global_numpy_state_is_left_alone() -> None:
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
+def test_a_look_keeps_the_places_of_things_and_changes_the_rest() -> None:
+    own, first, again = render_scene(5), render_scene(5, look=0), render_scene(5, look=0)
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.mask, again.mask)
+    assert not np.array_equal(first.image, render_scene(5, look=1).image)
+    assert not np.array_equal(first.image, own.image)
+    same = [(render_scene(s).mask == render_scene(s, look=0).mask).mean() for s in range(20)]
+    other = [(render_scene(s).mask == render_scene(s + 1000).mask).mean() for s in range(20)]
+    assert np.mean(same) > 0.6 > 0.4 > np.mean(other)
+    with pytest.raises(ValueError, match="must not be negative"):
+        render_scene(5, look=-1)
+
+
 def test_another_seed_is_another_scene() -> None:
     assert not np.array_equal(render_scene(1).image, render_scene(2).image)
 
