@@ -30,7 +30,6 @@ def transport(
     support: Support = "fp32",
     min_pixels: int = 1,
     marginal: Tensor | None = None,
-    normalised: bool = True,
     group: Group | None = None,
 ) -> SoftTargets:
     """Share the pixels of a batch out among the classes (SENSE's Sinkhorn).
@@ -39,7 +38,8 @@ def transport(
     ``f <- log(1/n) - LSE_j(M_ij + g_j)``. So every target sums to 1, while the classes' shares are only approached.
 
     Args:
-        log_probs: float ``[B, K, H, W]`` log-probabilities, -inf allowed. float64 is computed in float64, anything else
+        log_probs: float ``[B, K, H, W]`` log-probabilities, -inf allowed. They must be normalised: a constant added
+            to a pixel changes the result of finitely many iterations. float64 is computed in float64, anything else
             in float32.
         valid: bool ``[B, H, W]``, the pixels that take part; all by default. Pixels with NaN or +inf never do.
         temperature: beta, above 0 (released code: 0.05).
@@ -49,8 +49,6 @@ def transport(
             procedure does not lose, ``M_ij - LSE(M) >= -150`` with the sum over all pixels, classes and processes.
         min_pixels: See `support`.
         marginal: float ``[K]``, the classes' shares b, not negative, of any sum; uniform by default.
-        normalised: Every pixel's probabilities sum to 1, up to rounding. Say False for logarithms of scores: they are
-            taken as they are, and a constant added to a pixel changes the result of finitely many iterations.
         group: Processes whose pixels are shared out together; every one of them must call.
 
     Returns:
@@ -65,29 +63,29 @@ def transport(
     with torch.no_grad(), torch.autocast(log_probs.device.type, enabled=False):
         log_probs = full(log_probs)
         alpha = math.log2(math.e) / temperature
-        kernel = Kernel(log_probs, valid, alpha=alpha, support=support, normalised=normalised, group=group)
+        kernel = Kernel(log_probs, valid, alpha=alpha, support=support, group=group)
         shares = log_probs.new_ones(log_probs.shape[1]) if marginal is None else marginal.to(log_probs)
-        potentials = _solve(kernel, precise(shares).log2(), iterations, min_pixels if support == "present" else None)
+        potentials = _solve(kernel, precise(shares).log2(), iterations, min_pixels)
         used = torch.isfinite(potentials)
         lowest = potentials.masked_fill(~used, torch.inf).amin()
         offsets = ((potentials - lowest) * math.log(2)).to(log_probs.dtype).masked_fill(~used, never(log_probs.dtype))
-    return SoftTargets(kernel.values.view(log_probs.shape), offsets, temperature, kernel.floor * math.log(2))
+    return SoftTargets(log_probs, offsets, temperature, kernel.floor * math.log(2))
 
 
-def _solve(kernel: Kernel, shares: Tensor, iterations: int, min_pixels: int | None) -> Tensor:
+def _solve(kernel: Kernel, shares: Tensor, iterations: int, min_pixels: int) -> Tensor:
     """Return g in log2, up to a constant; not finite for classes without mass."""
-    sums = kernel.sweep(keep=iterations > 1)
+    sums = kernel.start()
     if kernel.floor > -math.inf:
         # The floor was set by the pixels' best classes alone. Beside confident pixels the rest is nothing.
         total = float(log2_sum(sums))
         if total > kernel.total + 1e-3:
             kernel.raise_floor(total)
-            sums = kernel.sweep(keep=iterations > 1)
-    if min_pixels is not None:
-        shares = shares.masked_fill(kernel.counts() < min_pixels, -torch.inf)
+            sums = kernel.start()
+    if kernel.counts is not None:
+        shares = shares.masked_fill(kernel.counts < min_pixels, -torch.inf)
     potentials = _given(shares, sums)
-    for number in range(2, iterations + 1):
-        potentials = _given(shares, kernel.sweep(potentials, keep=number < iterations))
+    for _ in range(iterations - 1):
+        potentials = _given(shares, kernel.sweep(potentials))
     return potentials
 
 

@@ -98,7 +98,6 @@ class SenseLabeler(PseudoLabeler):
             support=options.support,
             min_pixels=options.min_pixels,
             marginal=None if options.marginal is None else torch.tensor(options.marginal, dtype=torch.float64),
-            normalised=getattr(options, "query_cost", None) != "neg_log_score",
             group=group,
         )
         entry, classes = strongest(soft)
