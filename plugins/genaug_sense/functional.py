@@ -10,7 +10,7 @@ Exponents are base 2 inside (``M = log2(p) / beta``), because exp2 is several ti
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from genaug.errors import ConfigError, SampleError
 from genaug.predictions import SoftTargets, full
-from genaug_sense.kernel import Group, Kernel, Support, blocks_of, log2_sum, precise
+from genaug_sense.kernel import ClampedKernel, FullKernel, Group, blocks_of, precise
+
+Support = Literal["fp32", "exact", "present"]
 
 
 def transport(
@@ -63,30 +65,24 @@ def transport(
     with torch.no_grad(), torch.autocast(log_probs.device.type, enabled=False):
         log_probs = full(log_probs)
         alpha = math.log2(math.e) / temperature
-        kernel = Kernel(log_probs, valid, alpha=alpha, support=support, group=group)
         shares = log_probs.new_ones(log_probs.shape[1]) if marginal is None else marginal.to(log_probs)
-        potentials = _solve(kernel, precise(shares).log2(), iterations, min_pixels)
+        shares, floor = precise(shares).log2(), -math.inf
+        kernel: ClampedKernel | FullKernel
+        if support == "fp32":
+            kernel = ClampedKernel(log_probs, valid, alpha=alpha, group=group)
+        else:
+            kernel = FullKernel(log_probs, valid, alpha=alpha, absent=support == "exact", group=group)
+            if support == "present":
+                shares = shares.masked_fill(kernel.counts() < min_pixels, -torch.inf)
+        potentials = _given(shares, kernel.start())
+        for _ in range(iterations - 1):
+            potentials = _given(shares, kernel.sweep(potentials))
+        if isinstance(kernel, ClampedKernel):
+            floor = kernel.floor * math.log(2)
         used = torch.isfinite(potentials)
         lowest = potentials.masked_fill(~used, torch.inf).amin()
         offsets = ((potentials - lowest) * math.log(2)).to(log_probs.dtype).masked_fill(~used, never(log_probs.dtype))
-    return SoftTargets(log_probs, offsets, temperature, kernel.floor * math.log(2))
-
-
-def _solve(kernel: Kernel, shares: Tensor, iterations: int, min_pixels: int) -> Tensor:
-    """Return g in log2, up to a constant; not finite for classes without mass."""
-    sums = kernel.start()
-    if kernel.floor > -math.inf:
-        # The floor was set by the pixels' best classes alone. Beside confident pixels the rest is nothing.
-        total = float(log2_sum(sums))
-        if total > kernel.total + 1e-3:
-            kernel.raise_floor(total)
-            sums = kernel.start()
-    if kernel.counts is not None:
-        shares = shares.masked_fill(kernel.counts < min_pixels, -torch.inf)
-    potentials = _given(shares, sums)
-    for _ in range(iterations - 1):
-        potentials = _given(shares, kernel.sweep(potentials))
-    return potentials
+    return SoftTargets(log_probs, offsets, temperature, floor)
 
 
 def _given(shares: Tensor, sums: Tensor) -> Tensor:

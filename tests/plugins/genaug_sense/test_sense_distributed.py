@@ -42,7 +42,7 @@ dist.destroy_process_group()
 
 
 def batches() -> dict[str, dict[str, object]]:
-    """Return whole batches: ordinary, without a confident pixel in the second shard, and with an empty shard."""
+    """Return whole batches, most of them with one shard that is not like the other."""
     draw = torch.Generator().manual_seed(0)
     logits = 6 * torch.randn(4, 7, 12, 10, generator=draw, dtype=torch.float64)
     logits[:, 5:] -= torch.tensor([20.0, 80.0], dtype=torch.float64).view(1, 2, 1, 1)
@@ -51,11 +51,20 @@ def batches() -> dict[str, dict[str, object]]:
     unsure[3] *= 0.05
     nothing = valid.clone()
     nothing[3] = False
+    flat = 0.01 * torch.randn(4, 200, 5, 6, generator=draw, dtype=torch.float64)  # float32 cannot represent it
+    mixed = flat.clone()
+    mixed[:2, 0] = 30.0
+    spoilt = logits.clone()
+    spoilt[3, 2, 4, 4] = torch.nan
+    everywhere = torch.ones(4, 5, 6, dtype=torch.bool)
     return {
         "ordinary": {"values": logits, "valid": valid, "first": 1},
         "unsure": {"values": unsure, "valid": valid, "first": 3},
         "padding": {"values": logits, "valid": nothing, "first": 3},
         "empty": {"values": logits, "valid": valid, "first": 4},
+        "flat": {"values": flat, "valid": everywhere, "first": 1},
+        "half flat": {"values": mixed, "valid": everywhere, "first": 2},
+        "spoilt": {"values": spoilt, "valid": valid, "first": 3},
         "nowhere": {"values": logits, "valid": torch.zeros_like(valid), "first": 2},
     }
 
