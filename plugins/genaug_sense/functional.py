@@ -62,12 +62,12 @@ def transport(
         SampleError: Shapes that do not fit.
     """
     _check(log_probs, valid, temperature, iterations, support, marginal)
-    with torch.no_grad(), torch.autocast(log_probs.device.type, enabled=False):
-        log_probs = full(log_probs)
-        alpha = math.log2(math.e) / temperature
-        shares = log_probs.new_ones(log_probs.shape[1]) if marginal is None else marginal.to(log_probs)
-        shares, floor = precise(shares).log2(), -math.inf
-        kernel: ClampedKernel | FullKernel
+    log_probs = full(log_probs.detach())
+    shares = log_probs.new_ones(log_probs.shape[1]) if marginal is None else marginal.to(log_probs)
+    kernel: ClampedKernel | FullKernel
+    # Nothing made in here leaves but the potentials, from which ordinary tensors are made below.
+    with torch.inference_mode(), torch.autocast(log_probs.device.type, enabled=False):
+        alpha, shares, floor = math.log2(math.e) / temperature, precise(shares).log2(), -math.inf
         if support == "fp32":
             kernel = ClampedKernel(log_probs, valid, alpha=alpha, group=group)
         else:
@@ -79,9 +79,9 @@ def transport(
             potentials = _given(shares, kernel.sweep(potentials))
         if isinstance(kernel, ClampedKernel):
             floor = kernel.floor * math.log(2)
-        used = torch.isfinite(potentials)
-        lowest = potentials.masked_fill(~used, torch.inf).amin()
-        offsets = ((potentials - lowest) * math.log(2)).to(log_probs.dtype).masked_fill(~used, never(log_probs.dtype))
+    used = torch.isfinite(potentials)
+    lowest = potentials.masked_fill(~used, torch.inf).amin()
+    offsets = ((potentials - lowest) * math.log(2)).to(log_probs.dtype).masked_fill(~used, never(log_probs.dtype))
     return SoftTargets(log_probs, offsets, temperature, floor)
 
 

@@ -192,18 +192,25 @@ class ClampedKernel(Kernel):
         """Build ``2^(M - top + HEADROOM)``, as far as it is representable, and return its class sums, float ``[K]``."""
         self.parts, sums = [], self._zeros()
         above = inside = self.values.new_tensor(HEADROOM - top)
+        lowest = HEADROOM - UNDERFLOW
         for image, pixels in self.blocks:
             if self.valid is not None:
                 above = torch.where(self.valid[image, pixels], inside, -torch.inf)
             part, classes = torch.add(above, self.values[image, :, pixels], alpha=self.alpha), None
-            F.threshold(part, HEADROOM - UNDERFLOW, -math.inf, inplace=True).exp2_()
-            found = precise(part.sum(1))
-            sums += found
+            F.threshold(part, lowest, -math.inf, inplace=True)
             if part.device.type == "cpu":  # elsewhere, looking would wait for the device
-                present = found.nonzero().flatten()
+                present = (part.amax(1) != -torch.inf).nonzero().flatten()
                 if len(present) < 0.75 * len(part):
                     part, classes = part.index_select(0, present), present
+            found = precise(part.exp2_().sum(1))
+            if classes is None:
+                sums += found
+            else:
+                sums.index_add_(0, classes, found)
             self.parts.append((part, classes))
+            if part.device.type == "cpu":  # the floor lies UNDERFLOW below a sum that is at least as large as this one
+                so_far = float(sums.sum())
+                lowest = max(lowest, math.log2(so_far) - UNDERFLOW if 0 < so_far < math.inf else lowest)
         return sums
 
     def _sums_of(self, chosen: Tensor) -> Tensor:
