@@ -1,6 +1,7 @@
 """Run by test_step_distributed.py under torchrun: two steps of one recipe on this process's share of a fixed batch."""
 
 import json
+import os
 import sys
 
 import torch
@@ -28,8 +29,7 @@ class Student(nn.Module):
         return 0.1 * self.body(images) + (images.amin((1, 2, 3), keepdim=True) > 0.5) * self.sure
 
 
-def main():
-    dist.init_process_group("gloo")
+def take_steps():
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.set_default_dtype(torch.float64)
     generator = torch.Generator().manual_seed(0)
@@ -58,7 +58,15 @@ def main():
         gradients = [p.grad for p in student.parameters()]
         teacher = list(step.teacher.model.parameters())
         torch.save({"gradients": gradients, "teacher": teacher, "kept": kept}, f"{sys.argv[1]}.pt")
-    dist.destroy_process_group()
+
+
+def main():
+    dist.init_process_group("gloo")
+    take_steps()
+    dist.barrier()
+    # DDP keeps the group's gloo threads alive even after destroy_process_group (torch 2.13), and a thread that frees a
+    # Python tensor while the interpreter shuts down aborts the process now and then. All is written: leave at once.
+    os._exit(0)
 
 
 if __name__ == "__main__":
