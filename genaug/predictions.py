@@ -14,6 +14,8 @@ from genaug.errors import SampleError
 
 #: ``scores`` are class scores of a mask classifier: not negative, they need not sum to 1 and may exceed it.
 Kind = Literal["logits", "log_probs", "probs", "scores"]
+#: Stands for a log-probability of -inf where arithmetic with -inf would give NaN; its exponential is 0.
+IMPOSSIBLE = -1e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +92,17 @@ class Predictions:
         return -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(1)
 
     def resized(self, size: tuple[int, int], *, align_corners: bool = False) -> Predictions:
-        """Return predictions of another ``(height, width)``: values as they are, resized bilinearly."""
+        """Return predictions of another ``(height, width)``, resized bilinearly.
+
+        Values are resized as they are; log-probabilities are normalised afterwards, so that they give what logits do.
+        """
         if tuple(self.values.shape[2:]) == tuple(size):
             return self
-        values = F.interpolate(full(self.values), size=size, mode="bilinear", align_corners=align_corners)
-        return replace(self, values=values)
+        values, normalise = full(self.values), self.kind == "log_probs"
+        if normalise:
+            values = values.masked_fill(values == -torch.inf, IMPOSSIBLE)  # 0 * -inf would be NaN
+        values = F.interpolate(values, size=size, mode="bilinear", align_corners=align_corners)
+        return replace(self, values=values.log_softmax(1) if normalise else values)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Predictions:
         """Return predictions whose values ``[B, K, H, W]`` went through `function`."""

@@ -75,6 +75,18 @@ def test_resizing_takes_the_values_as_they_are():
     assert same.resized((3, 5)) is same
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_resized_log_probabilities_say_what_resized_logits_say(align_corners):
+    logits = logits_of(3)
+    expected = Predictions(logits, "logits").resized((7, 9), align_corners=align_corners).probs()
+    found = Predictions(logits.log_softmax(1), "log_probs").resized((7, 9), align_corners=align_corners)
+    torch.testing.assert_close(found.probs(), expected)
+    logits[:, 1] = -torch.inf  # a class that is ruled out stays so, and makes no NaN
+    found = Predictions(logits.log_softmax(1), "log_probs").resized((7, 9), align_corners=align_corners)
+    assert found.finite().all()
+    assert float(found.probs()[:, 1].max()) == 0.0
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "told"),
     [
