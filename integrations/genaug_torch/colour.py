@@ -53,13 +53,16 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:
-    """Blur each image with its own sigma ``[B]`` in pixels, above 0; borders are mirrored."""
+    """Blur each image with its own sigma ``[B]`` in pixels, above 0, up to 3 sigma away; borders are mirrored."""
     count, channels, height, width = images.shape
     radius = min(math.ceil(3 * float(sigmas.max())), height - 1, width - 1)
     if radius < 1:
         return images
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernels = torch.exp(-(offsets**2) / (2 * sigmas.to(images).view(-1, 1) ** 2))
+    sigmas = sigmas.to(images).view(-1, 1)
+    kernels = torch.exp(-(offsets**2) / (2 * sigmas**2))
+    # Each kernel has its own reach: an image must not depend on the others' sigmas.
+    kernels = kernels.masked_fill(offsets.abs() > (3 * sigmas).ceil(), 0.0)
     kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0)
     x = F.pad(images.reshape(1, count * channels, height, width), (radius,) * 4, mode="reflect")
     x = F.conv2d(x, kernels.view(-1, 1, 1, 2 * radius + 1), groups=count * channels)

@@ -121,12 +121,14 @@ def project_queries(
     if class_logits.ndim != 3 or mask_logits.ndim != 4 or class_logits.shape[:2] != mask_logits.shape[:2]:
         found = f"class logits {tuple(class_logits.shape)}, mask logits {tuple(mask_logits.shape)}"
         raise SampleError(found, allowed="[B, Q, K + 1] and [B, Q, h, w]")
-    classes, masks = full(class_logits).softmax(-1), full(mask_logits)
-    if order == "resize-logits" and tuple(masks.shape[2:]) != tuple(size):
-        masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=align_corners)
-    scores = torch.einsum("bqk,bqhw->bkhw", classes[..., :-1], masks.sigmoid())
-    confidence = classes.amax(-1).mean(-1)
-    return Predictions(scores, "scores", confidence).resized(size, align_corners=align_corners)
+    # Autocast would sum over the queries in half precision, whose steps are 0.004 where thresholds are.
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        classes, masks = full(class_logits).softmax(-1), full(mask_logits)
+        if order == "resize-logits" and tuple(masks.shape[2:]) != tuple(size):
+            masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=align_corners)
+        scores = torch.einsum("bqk,bqhw->bkhw", classes[..., :-1], masks.sigmoid())
+        confidence = classes.amax(-1).mean(-1)
+        return Predictions(scores, "scores", confidence).resized(size, align_corners=align_corners)
 
 
 def _entry(output: Any, key: Any) -> Any:

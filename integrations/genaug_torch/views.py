@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genaug.errors import MissingDependencyError, SampleError
+from genaug.predictions import full
 from genaug.rng import Rng
 from genaug.step_config import ViewsConfig
 from genaug_torch import colour
@@ -54,6 +55,8 @@ class StrongView:
     def __call__(self, images: Tensor, *, rng: Rng, first: int = 0) -> Tensor:
         """Change images ``[B, 3, H, W]``; sample i depends on ``rng.child(first + i)`` alone.
 
+        Works in float32 (float64 stays) and returns the type of `images`.
+
         Raises:
             SampleError: The images have another shape, or a transform changed it.
         """
@@ -61,16 +64,19 @@ class StrongView:
             raise SampleError(f"images of shape {tuple(images.shape)}", where="strong view", allowed="[B, 3, H, W]")
         if self.library == "none" and self.transform is None:
             return images
-        mean, std = self._mean.to(images), self._std.to(images)
-        pixels = (images * std + mean).clamp(0, 1)
-        streams = [rng.child(first + i) for i in range(len(images))]
-        if self.transform is not None:
-            changed = self._transformed(pixels, streams, self.transform)
-        elif self._compose is not None:
-            changed = self._composed(pixels, streams, self._compose)
-        else:
-            changed = self._built_in(pixels, streams)
-        return (changed - mean) / std
+        # Half precision is too coarse for hues and for the blur's sums, also where autocast would choose it.
+        with torch.autocast(images.device.type, enabled=False):
+            pixels = full(images)
+            mean, std = self._mean.to(pixels), self._std.to(pixels)
+            pixels = (pixels * std + mean).clamp(0, 1)
+            streams = [rng.child(first + i) for i in range(len(images))]
+            if self.transform is not None:
+                changed = self._transformed(pixels, streams, self.transform)
+            elif self._compose is not None:
+                changed = self._composed(pixels, streams, self._compose)
+            else:
+                changed = self._built_in(pixels, streams)
+            return ((changed - mean) / std).to(images.dtype)
 
     def _transformed(self, pixels: Tensor, streams: list[Rng], transform: Callable[[Tensor], Tensor]) -> Tensor:
         devices = [pixels.device] if pixels.device.type == "cuda" else []
@@ -87,7 +93,7 @@ class StrongView:
         return torch.cat(results)
 
     def _composed(self, pixels: Tensor, streams: list[Rng], compose: Any) -> Tensor:
-        arrays = pixels.movedim(1, -1).float().cpu().numpy()
+        arrays = pixels.movedim(1, -1).float().cpu().numpy()  # it knows no float64
         results = []
         for array, stream in zip(arrays, streams, strict=True):
             compose.set_random_seed(stream.integer(32))

@@ -97,6 +97,14 @@ def test_one_hot_queries_give_their_label_map_back():
     assert torch.equal(scores.confidence()[1], labels)
 
 
+@pytest.mark.parametrize("order", ["resize-scores", "resize-logits"])
+def test_queries_are_summed_in_full_precision_under_autocast(order):
+    expected = project_queries(CLASSES, MASKS, (9, 10), order=order).values
+    with torch.autocast("cpu", torch.bfloat16):
+        found = project_queries(CLASSES, MASKS, (9, 10), order=order).values
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("kind", "output", "key", "told"),
     [

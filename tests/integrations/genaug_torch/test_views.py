@@ -52,6 +52,7 @@ def test_blur_agrees_with_a_sum_over_neighbours_and_keeps_constants():
     for i, y, x in ((0, 3, 4), (1, 9, 9), (2, 10, 11), (3, 10, 12)):
         ys, xs = torch.meshgrid(torch.arange(-6, 7), torch.arange(-6, 7), indexing="ij")
         weights = torch.exp(-(ys**2 + xs**2) / (2 * sigmas[i] ** 2))
+        weights[torch.maximum(ys.abs(), xs.abs()) > np.ceil(3 * float(sigmas[i]))] = 0
         rows, columns = (y + ys).abs(), (x + xs).abs()  # mirrored at the upper left; far enough from the others
         values = IMAGES[i][:, rows.clamp(max=19), columns.clamp(max=23)]
         inside = (rows <= 19) & (columns <= 23)
@@ -80,6 +81,26 @@ def test_a_view_depends_on_its_own_stream_alone(library):
     assert float(whole.min()) >= 0
     assert float(whole.max()) <= 1 + 1e-6
     assert len({tuple(v.flatten()[:5].tolist()) for v in view(IMAGES[:1].expand(4, -1, -1, -1), rng=Rng(0))}) > 1
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.4, 0.7, 1.3])
+def test_blur_does_not_depend_on_the_other_images(sigma):
+    alone = colour.gaussian_blur(IMAGES[:1], torch.tensor([sigma]))
+    beside = colour.gaussian_blur(IMAGES[:2], torch.tensor([sigma, 2.0]))[:1]
+    torch.testing.assert_close(beside, alone, atol=5e-7, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_images_are_changed_in_full_precision(dtype):
+    view = StrongView(ViewsConfig(strong="builtin", jitter=1, blur=1))
+    images = IMAGES.to(dtype)
+    images[0] = 0.5  # gray pixels have no hue to divide by
+    expected = view(images.float(), rng=Rng(3))
+    found = view(images, rng=Rng(3))
+    assert found.dtype == dtype
+    assert torch.equal(found, expected.to(dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(view(images.float(), rng=Rng(3)), expected)
 
 
 @pytest.mark.parametrize("library", ["builtin", "albumentations"])
