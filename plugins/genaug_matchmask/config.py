@@ -29,6 +29,9 @@ class MatchMaskOptions(Options):
     )
     steps: int | None = Field(None, ge=1, description="Sampling steps; the preset's own by default.")
     guidance_scale: float = Field(2.0, ge=1, description="Classifier-free guidance s; 1 switches it off.")
+    guidance_start: float = Field(
+        0.0, ge=0, lt=1, description="Share of the steps before guidance sets in (ours); 0: all are guided (paper)."
+    )
     resolution: int | None = Field(
         None, ge=8, multiple_of=8, description="Side in pixels; the base's own by default (512)."
     )

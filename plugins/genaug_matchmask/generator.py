@@ -18,6 +18,7 @@ from genaug.registry import Registry, default_registry
 from genaug.rng import Rng
 from genaug.types import Draw, Refused, Sample
 from genaug_diffusion.base import load_pipeline, vae_factor
+from genaug_diffusion.guidance import late_guidance
 from genaug_diffusion.images import generation_size, resize_image
 from genaug_diffusion.schedulers import DEFAULT_STEPS, make_scheduler, training_scheduler
 from genaug_matchmask.adapter import LTAdapter
@@ -181,6 +182,7 @@ class MatchMaskGenerator(Generator):
             "preset": options.preset,
             "steps": self.steps,
             "guidance_scale": options.guidance_scale,
+            "guidance_start": options.guidance_start,
             "resolution": self.resolution,
             "dtype": self.dtype,
             "diffusers": diffusers.__version__,
@@ -245,16 +247,16 @@ class MatchMaskGenerator(Generator):
     ) -> tuple[list[np.ndarray | None], list[bool]]:
         """Return uint8 images ``[h, w, 3]`` (None where not finite), and the safety checker's flags."""
         embed = self.conditioner.embed
+        unconditional = self.conditioner.empty().expand(len(prompts), -1, -1)
         out = self.pipe(
             prompt_embeds=torch.stack([embed(p.input_ids) for p in prompts]),
-            negative_prompt_embeds=self.conditioner.empty().expand(len(prompts), -1, -1),
             height=size[0],
             width=size[1],
             num_inference_steps=self.steps,
-            guidance_scale=self.options.guidance_scale,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             cross_attention_kwargs={"layout": self.conditioner.masks(masks, prompts, size, vae_factor(self.pipe))},
             output_type="np",
+            **late_guidance(self.options.guidance_scale, self.options.guidance_start, unconditional),
         )
         finite = [bool(np.isfinite(image).all()) for image in out.images]
         images = [np.rint(x * 255).astype(np.uint8) if ok else None for x, ok in zip(out.images, finite, strict=True)]

@@ -202,7 +202,12 @@ def _about(generator: MatchMaskGenerator, labels: LabelSpace, record: Mapping[st
         "mask_downsample": options.mask_downsample,
         "overflow": options.overflow,
         "background": options.background,
-        "sampler": {"preset": options.preset, "steps": generator.steps, "guidance_scale": options.guidance_scale},
+        "sampler": {
+            "preset": options.preset,
+            "steps": generator.steps,
+            "guidance_scale": options.guidance_scale,
+            "guidance_start": options.guidance_start,
+        },
         "training": dict(record),
     }
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from genaug import LabelSpace, Registry, Rng, Sample
 from genaug.errors import ConfigError, SampleError
 from genaug.types import Draw, Refused
+from genaug_diffusion.base import vae_factor
 from genaug_diffusion.images import generation_size
 from genaug_diffusion.testing import make_pipeline
 from genaug_matchmask.adapter import LTAdapter
@@ -115,6 +116,40 @@ def test_default_steps_are_the_papers(make) -> None:
     generator.pipe.unet.register_forward_pre_hook(lambda m, a: calls.append(1))
     generator.generate([Draw(Sample("x", None, np.ones((64, 64), np.uint8)), 0, 1)], ignore_index=255)
     assert len(calls) == 51  # PLMS repeats one step to start
+
+
+@pytest.mark.parametrize("preset", ["plms", "fast", "ddim"])
+def test_late_guidance_is_a_loop_without_and_then_with_guidance(make, preset: str) -> None:
+    mask = np.ones((64, 64), np.uint8)
+    mask[20:] = 9
+    draw = Draw(Sample("m", None, mask), 0, 5)
+    generator = make(preset=preset, steps=5, guidance_scale=6.0, guidance_start=0.4)
+    rows = []
+    generator.pipe.unet.register_forward_pre_hook(lambda m, a: rows.append(len(a[0])))
+    made = generator.generate([draw], ignore_index=255)[0]
+    assert rows == [1] * 2 + [2] * (len(rows) - 2)
+    assert len(rows) == (6 if preset == "plms" else 5)
+
+    pipe, conditioner = generator.pipe, generator.conditioner
+    prompt = conditioner.prompt(mask, where="test")
+    both = torch.stack([conditioner.empty(), conditioner.embed(prompt.input_ids)])
+    factor = vae_factor(pipe)
+    layout = conditioner.masks([mask], [prompt], (64, 64), factor)
+    scheduler, noise = pipe.scheduler, torch.Generator().manual_seed(5)
+    scheduler.set_timesteps(5)
+    x = torch.randn(1, 4, 64 // factor, 64 // factor, generator=noise) * scheduler.init_noise_sigma
+    with torch.inference_mode():
+        for number, t in enumerate(scheduler.timesteps):
+            scaled = scheduler.scale_model_input(x, t)
+            kwargs = {"cross_attention_kwargs": {"layout": layout}}
+            guided = pipe.unet(scaled.expand(2, -1, -1, -1), t, both, **kwargs).sample
+            scale = 6.0 if number >= 2 else 1.0
+            x = scheduler.step(guided[:1] + scale * (guided[1:] - guided[:1]), t, x).prev_sample
+        image = pipe.vae.decode(x / pipe.vae.config.scaling_factor).sample[0].permute(1, 2, 0)
+    expected = (image / 2 + 0.5).clamp(0, 1).mul(255).round().numpy()
+    assert np.abs(expected - made.image).max() <= 1
+    all_guided = make(preset=preset, steps=5, guidance_scale=6.0).generate([draw], ignore_index=255)
+    assert difference(made, all_guided[0]) > 5
 
 
 def test_batches_of_masks_of_different_sizes_are_fine_when_images_are_square(make) -> None:
