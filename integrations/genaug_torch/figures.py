@@ -32,11 +32,12 @@ def label_figures(
     predicted = predictions.confidence()[1] if targets.predicted is None else targets.predicted
     # A pixel below the threshold may have no target of its own: it counts with the class that the teacher sees.
     classes = torch.where(targets.hard == ignore_index, predicted, targets.hard)
-    per_class = torch.zeros(count, dtype=torch.float32, device=kept.device).index_add_(
-        0, classes.flatten(), inside.flatten().float()
-    )
-    kept_per_class = torch.zeros(count, dtype=torch.float32, device=kept.device).index_add_(
-        0, classes.flatten(), kept.flatten().float()
+    # Whole numbers: float32 stops counting at 16,777,216 pixels of a class.
+    per_class, kept_per_class = (
+        torch.zeros(count, dtype=torch.int64, device=kept.device).index_add_(
+            0, classes.flatten(), which.flatten().long()
+        )
+        for which in (inside, kept)
     )
     kept_pixels = kept.sum().clamp_min(1)
     entropy = torch.where(inside, predictions.entropy(), 0.0)
