@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genaug.batch import Batch
 from genaug.errors import SampleError
-from genaug.predictions import Predictions, SoftTargets, full
+from genaug.predictions import IMPOSSIBLE, Predictions, SoftTargets, full
 
 Normalizer = Literal["kept", "valid", "per_image_kept"]
 Group = dist.ProcessGroup
@@ -49,6 +49,8 @@ def pixel_losses(
             return F.cross_entropy(full(predictions.values), hard, ignore_index=ignore_index, reduction="none")
         return F.nll_loss(predictions.log_probs(), hard, ignore_index=ignore_index, reduction="none")
     log_probs = predictions.log_probs()
+    if predictions.kind == "log_probs":
+        log_probs = log_probs.clamp_min(IMPOSSIBLE)  # a share of 0 times -inf would be NaN
     if soft.log_probs.shape[1] != log_probs.shape[1]:
         raise SampleError(f"targets of {soft.log_probs.shape[1]} classes for a model of {log_probs.shape[1]}")
     # Where no class is possible the distribution has NaN, and the pixel is ignored.

@@ -109,6 +109,16 @@ def test_pixels_without_weight_do_not_matter_even_if_they_are_no_numbers():
     assert torch.isfinite(broken.grad[0, :, 0, 1]).all()
 
 
+def test_classes_that_the_student_rules_out_make_no_nan():
+    student = torch.tensor([0.5, 0.5, 0.0]).log().view(1, 3, 1, 1).requires_grad_()
+    teacher = torch.tensor([0.25, 0.75, 0.0]).log().view(1, 3, 1, 1)
+    soft, hard = SoftTargets(teacher, torch.zeros(3)), torch.zeros(1, 1, 1, dtype=torch.int64)
+    loss = pixel_losses(Predictions(student, "log_probs"), hard, soft).sum()
+    loss.backward()
+    assert math.isclose(float(loss.detach()), math.log(2), rel_tol=1e-6)
+    assert torch.isfinite(student.grad).all()
+
+
 def test_supervised_loss_and_hard_examples():
     logits = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.randint(4, (2, 5, 5), generator=torch.Generator().manual_seed(1))
