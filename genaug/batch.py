@@ -73,6 +73,8 @@ class Batch:
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != expected:
                 raise SampleError(f"{name} of shape {tuple(value.shape)}", allowed=str(expected))
+        if self.valid is not None and self.valid.dtype != torch.bool:
+            raise SampleError(f"valid of type {self.valid.dtype}", allowed="bool", hint="Use valid.bool()")
         for name, values in (
             ("predictions", self.predictions.values if self.predictions else None),
             ("soft", self.soft.log_probs if self.soft else None),

@@ -31,7 +31,7 @@ from genaug_torch.views import StrongView
 
 Backward = Callable[[Tensor], object]
 Figures = dict[str, Tensor]
-Views = Tensor | tuple[Tensor, Tensor]
+Views = Tensor | Sequence[Tensor]
 Part = tuple[str, Callable[[], Tensor]]
 
 
@@ -49,8 +49,9 @@ class SemiSupervisedStep:
 
     The step calls the student several times: on the labelled images, and once for every term and scale. It sets no
     mode and holds no gradient. Under DistributedDataParallel every process calls it the same number of times; sums and
-    counts are taken over all processes, so the gradients are those of one process with the whole batch (BatchNorm
-    aside, which sees the images of its own process unless it is SyncBatchNorm).
+    counts are taken over all processes, so the gradients are those of one process with the whole batch. Exceptions:
+    BatchNorm sees the images of its own process unless it is SyncBatchNorm, mixers find partners among the images of
+    their process, and ``supervised.ohem_min_kept`` counts the pixels of one process.
 
     Args:
         model: The student: any module, also wrapped by DistributedDataParallel or ``torch.compile``.
@@ -107,6 +108,7 @@ class SemiSupervisedStep:
         self.mixers = self.recipe.mixers(context)
         self.group: Group | None = _group_of(model) if group == "auto" else group
         self.calls, self.updates = 0, 0
+        self._looked = False  # at the first predictions and views, for warnings
         _check_terms(config.terms, self.mixers)
 
     # ------------------------------------------------------------------ the step
@@ -125,8 +127,9 @@ class SemiSupervisedStep:
         Args:
             images: Labelled images, float ``[B, 3, H, W]``, as the model takes them.
             labels: int64 ``[B, H, W]`` class indices in ``0 .. K - 1``, or the ignore index.
-            unlabeled: Weak views ``[M, 3, H, W]`` of unlabelled images; or weak and strong views of the same geometry.
-                None only during burn-in or for recipes without terms.
+            unlabeled: Weak views ``[M, 3, H, W]`` of unlabelled images; or weak and strong views of the same geometry,
+                as a pair. Terms that mix weak views (``mix_at: weak``) make their strong ones themselves. None only
+                during burn-in or for recipes without terms.
             valid: bool ``[M, H, W]``, False where `unlabeled` is padding.
             backward: Called with each part of the loss as soon as it is known, e.g. ``Tensor.backward`` or
                 ``accelerator.backward``. The activations of only one forward pass are then in memory at a time; the
@@ -188,13 +191,16 @@ class SemiSupervisedStep:
         if unlabeled is None:
             raise SampleError("no unlabelled images", where="SemiSupervisedStep", hint="Pass them as 'unlabeled'")
         assert self.labeler is not None  # the recipe has terms
-        weak, given = unlabeled if isinstance(unlabeled, tuple) else (unlabeled, None)
+        weak, given = _weak_and_strong(unlabeled)
         with torch.no_grad():
             predictions = self.labeler.predict(self._teacher, weak)
         if predictions.num_classes != self.num_classes:
             raise SampleError(f"the teacher has {predictions.num_classes} classes, the labels {self.num_classes}")
-        if self.calls == 0:
+        if not self._looked:
+            self._looked = True
             _warn_of_probabilities(predictions)
+            if given is not None and not any(_takes_strong(term) for term in self.recipe.config.terms):
+                warnings.warn("no term of the recipe uses the strong views that were passed", stacklevel=3)
         rng = Rng(self.recipe.config.seed).child("step", self.calls)
         a_round = Round(
             self.labeler,
@@ -208,7 +214,7 @@ class SemiSupervisedStep:
             figures,
         )
         for number, (term, mixer) in enumerate(zip(self.recipe.config.terms, self.mixers, strict=True)):
-            name = term.name or f"term{number}"
+            name = _name(term, number)
             batch = cache(partial(a_round.mixed, term, mixer, rng.child("term", number)))
             for scale in term.scales:
                 yield name, partial(self._term, term, batch, scale)
@@ -291,8 +297,34 @@ def online_recipe(
     return loaded
 
 
+def _weak_and_strong(unlabeled: Views) -> tuple[Tensor, Tensor | None]:
+    """Return weak views and strong ones or None; loaders make lists of what datasets give as tuples."""
+    views = [unlabeled] if isinstance(unlabeled, Tensor) else list(unlabeled)
+    shapes = [tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__ for view in views]
+    if len(views) not in {1, 2} or len(shapes[0]) != 4 or len(set(shapes)) != 1:
+        raise SampleError(
+            f"unlabelled images of shape {', '.join(map(str, shapes)) or 'none'}",
+            where="SemiSupervisedStep",
+            allowed="[M, 3, H, W], or a pair of weak and strong views of that shape",
+        )
+    return views[0], views[1] if len(views) == 2 else None
+
+
+def _takes_strong(term: TermConfig) -> bool:
+    return term.view == "strong" and term.mix_at == "strong"
+
+
+def _name(term: TermConfig, number: int) -> str:
+    return term.name or f"term{number}"
+
+
 def _check_terms(terms: Sequence[TermConfig], mixers: Sequence[Mixer | None]) -> None:
+    names = ["supervised"]
     for number, (term, mixer) in enumerate(zip(terms, mixers, strict=True)):
+        if _name(term, number) in names:  # their figures would be added up
+            found = f"{_name(term, number)!r}, which another loss has"
+            raise ConfigError(found, where=f"terms.{number}.name", hint="Give every term a name of its own")
+        names.append(_name(term, number))
         if mixer is not None and mixer.needs_targets and term.order == "mix-then-label":
             raise ConfigError(
                 f"{type(mixer).__name__} looks at labels, which come after it",

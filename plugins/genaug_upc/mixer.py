@@ -36,7 +36,7 @@ class UncertaintyPatchCutMix(Mixer):
 
     A sample's draws come from ``rng.child(batch.first + i)`` alone: the number of patches, and per view a donor. The
     donors of one image differ when there are at least as many as views. A donor is drawn again, up to 8 times, if more
-    than half of one of the patches it should give is ignored.
+    than half of one of the patches it should give is ignored: padding, the ignore index, or a weight of 0.
 
     Args:
         grid: Patches per side, N; at most the shorter side of the image.
@@ -106,7 +106,7 @@ class UncertaintyPatchCutMix(Mixer):
         orders = torch.stack([donor_orders(len(partner), views, sample) for sample in samples])
         ks, orders = ks.to(device, non_blocking=True), orders.to(device, non_blocking=True)
         chosen = ranks.unsqueeze(1) < ks.unsqueeze(2)  # [B, V, N * N]
-        empty = ignored_share(partner.targets, grid, self.ignore_index, partner.valid).flatten(1) > MOSTLY
+        empty = ignored_share(partner.targets, grid, self.ignore_index, _counted(partner)).flatten(1) > MOSTLY
         unfit = (chosen.float() @ empty.float().T) > 0
         return Mixture(
             patch_masks(chosen.view(-1, grid, grid), partner.size),
@@ -155,7 +155,21 @@ class UncertaintyPatchCutMix(Mixer):
         self._checked = True
         labels = partner.targets
         unknown = ((labels < 0) | (labels >= classes)) & (labels != self.ignore_index)
+        counted = _counted(partner)
+        if counted is not None:
+            unknown &= counted
         if bool(unknown.any()):
             found = f"label {int(labels[unknown][0])} in the labelled images"
             allowed = f"0 to {classes - 1}, the teacher's classes, and {self.ignore_index}"
             raise SampleError(found, where=_WHERE, allowed=allowed, hint="Use one class table for both")
+
+
+def _counted(partner: Batch) -> Tensor | None:
+    """Return where a labelled pixel counts, bool ``[M, H, W]``; None for everywhere.
+
+    Ignored pixels may be told by their weight alone: a training loop need not share the recipe's ignore index.
+    """
+    if partner.weights is None:
+        return partner.valid
+    weighted = partner.weights > 0
+    return weighted if partner.valid is None else weighted & partner.valid

@@ -255,6 +255,62 @@ def test_bad_batches_are_named(change, told):
         make({"view": "weak"})(*change(images, labels, unlabelled))
 
 
+def test_loaders_may_give_lists_of_views():
+    images, labels, unlabelled = data()
+    given = torch.zeros_like(unlabelled)
+    expected, _ = make({"view": "strong"})(images, labels, (unlabelled, given))
+    assert torch.equal(make({"view": "strong"})(images, labels, [unlabelled, given])[0], expected)
+    expected, _ = make({"view": "weak"})(images, labels, unlabelled)
+    assert torch.equal(make({"view": "weak"})(images, labels, [unlabelled])[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda u: u[0], r"shape \(3, 12, 10\)\. Allowed: \[M, 3, H, W\], or a pair"),
+        (lambda u: [u, u[:, :, :6]], r"\(3, 3, 12, 10\), \(3, 3, 6, 10\)"),
+        (lambda u: [u, u, u], "a pair"),
+        (lambda u: [u, None], "NoneType"),
+        (lambda u: [], "none"),
+    ],
+)
+def test_other_unlabelled_images_are_refused(change, told):
+    images, labels, unlabelled = data()
+    with pytest.raises(SampleError, match=told):
+        make({"view": "weak"})(images, labels, change(unlabelled))
+
+
+def test_strong_views_that_nobody_uses_are_noticed():
+    images, labels, unlabelled = data()
+    terms = {"view": "weak"}, {"view": "strong", "mix_at": "weak"}
+    with pytest.warns(UserWarning, match="no term of the recipe uses the strong views"):
+        make(*terms)(images, labels, (unlabelled, unlabelled))
+
+
+def test_padding_is_told_by_booleans():
+    with pytest.raises(SampleError, match=r"valid of type torch\.uint8"):
+        make({"view": "weak"})(*data(), valid=torch.ones(3, 12, 10, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("ignore", [-100, 254])
+def test_mixers_take_the_ignore_index_of_the_step(ignore):
+    images, labels, unlabelled = data(labelled=3)
+    labels[0] = IGNORE  # this donor says nothing, and is not taken
+    table = recipe({"mixer": {"use": "upc"}, "mix_at": "weak"}, labeler={"use": "threshold", "threshold": 0})
+    found = []
+    for index in (IGNORE, ignore):
+        step = SemiSupervisedStep(model(), table, kind="logits", num_classes=K, ignore_index=index)
+        found.append(step(images, labels.masked_fill(labels == IGNORE, index), unlabelled)[0])
+    assert torch.equal(*found)
+
+
+def test_losses_have_names_of_their_own():
+    with pytest.raises(ConfigError, match=r"terms\.1\.name.*'a'"):
+        make({"name": "a"}, {"name": "a"})
+    with pytest.raises(ConfigError, match=r"terms\.0\.name.*'supervised'"):
+        make({"name": "supervised"})
+
+
 def test_models_with_another_number_of_classes_are_refused():
     with pytest.raises(SampleError, match="5 classes, the labels 4"):
         make({"view": "weak"}, student=nn.Conv2d(3, 5, 1))(*data())
@@ -264,6 +320,11 @@ def test_probabilities_that_are_called_logits_are_noticed():
     student = nn.Sequential(model(), nn.Softmax(1))
     with pytest.warns(UserWarning, match="use kind='probs'"):
         make({"view": "weak"}, student=student)(*data())
+    late = make({"view": "weak"}, student=student, supervised={"burn_in": 1})
+    late(*data())
+    late.update()
+    with pytest.warns(UserWarning, match="use kind='probs'"):
+        late(*data())
     SemiSupervisedStep(student, recipe({"view": "weak"}), kind="probs", num_classes=K)(*data())
 
 
