@@ -1,4 +1,4 @@
-"""The script that draws the pictures of the method pages still runs; what they show with a trained teacher is looked at."""
+"""The script that draws the pictures of the method pages still runs."""
 
 from __future__ import annotations
 
