@@ -1,10 +1,8 @@
-"""The ready recipes hold the paper's settings; the page lists every option."""
+"""The ready recipes hold the paper's settings."""
 
 from __future__ import annotations
 
-import re
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +10,6 @@ from genaug.recipe import Recipe, load_recipe
 from genaug.registry import GROUP, Registry
 from genaug_maskmatch.config import MaskMatchOptions, PatchMaskOptions
 
-PAGE = Path(__file__).resolve().parents[3] / "docs/explanation/methods/maskmatch.md"
 PLUGINS = {"core": "genaug.sources.plugin", "basics": "genaug_basics.plugin", "maskmatch": "genaug_maskmatch.plugin"}
 
 
@@ -63,13 +60,3 @@ def test_components_are_built_from_a_recipe() -> None:
     context = recipe.context()
     assert recipe.labeler(context).options == MaskMatchOptions()
     assert recipe.mixers(context)[1].options == PatchMaskOptions()
-
-
-def test_the_page_lists_every_option_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `([\w.-]+)` \| ([^|]+?) \|", PAGE.read_text("utf-8"), flags=re.M))
-    expected = {f"labeler.{name}": field.default for name, field in MaskMatchOptions.model_fields.items()}
-    expected |= {f"patch-mask.{name}": field.default for name, field in PatchMaskOptions.model_fields.items()}
-    assert set(rows) == set(expected)
-    for name, default in expected.items():
-        text = "none" if default is None else ", ".join(map(str, default)) if isinstance(default, tuple) else default
-        assert str(text).lower() in rows[name].lower(), name

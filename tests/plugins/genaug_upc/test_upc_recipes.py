@@ -1,11 +1,9 @@
-"""The plugin's names, its ready recipes, and the page that lists its options."""
+"""The plugin's names and its ready recipes."""
 
 from __future__ import annotations
 
-import re
 import warnings
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,8 +18,6 @@ from genaug.recipe import BuildContext, check_options
 from genaug.registry import GROUP, Registry
 from genaug_upc.config import UpcOptions
 from genaug_upc.mixer import UncertaintyPatchCutMix
-
-PAGE = Path(__file__).resolve().parents[3] / "docs/explanation/methods/upc.md"
 
 
 @pytest.fixture
@@ -63,11 +59,3 @@ def test_ready_recipes_hold_the_papers_settings(registry: Registry, name: str, r
     assert options == UpcOptions(ras=ras)
     assert config.labeler.use == "threshold"
     assert config.labeler.options == {"threshold": 0.0}  # every pixel counts
-
-
-def test_the_page_lists_every_option_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+?) \|", PAGE.read_text("utf-8"), flags=re.M))
-    assert set(rows) == set(UpcOptions.model_fields)
-    for name, field in UpcOptions.model_fields.items():
-        default = list(field.default) if isinstance(field.default, tuple) else field.default
-        assert rows[name].strip("`") == str(default), name
