@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genaug.batch import Batch
-from genaug.errors import SampleError
+from genaug.errors import ConfigError, SampleError
 from genaug.predictions import IMPOSSIBLE, Predictions, SoftTargets, full
 
 Normalizer = Literal["kept", "valid", "per_image_kept"]
@@ -42,8 +42,11 @@ def pixel_losses(
         ignore_index: Label of ignored pixels.
 
     Raises:
-        SampleError: Numbers of classes that differ.
+        SampleError: Sizes or numbers of classes that differ.
     """
+    images, _, *size = predictions.values.shape
+    if tuple(hard.shape) != (images, *size):
+        raise SampleError(f"targets of shape {tuple(hard.shape)}", where="loss", allowed=str((images, *size)))
     if soft is None:
         if predictions.kind == "logits":  # one fused pass, without log-probabilities in memory
             return F.cross_entropy(full(predictions.values), hard, ignore_index=ignore_index, reduction="none")
@@ -81,7 +84,12 @@ def reduce_losses(
         valid: bool ``[B, H, W]``; all True by default.
         normalizer: See above.
         group: Processes that share the batch; every one must call.
+
+    Raises:
+        ConfigError: An unknown normalizer.
     """
+    if normalizer not in get_args(Normalizer):
+        raise ConfigError(f"{normalizer!r}", where="normalizer", allowed=", ".join(get_args(Normalizer)))
     weighted = torch.where(weights > 0, losses * weights, 0.0)
     scale = processes(group)
     if normalizer == "per_image_kept":

@@ -33,6 +33,8 @@ Backward = Callable[[Tensor], object]
 Figures = dict[str, Tensor]
 Views = Tensor | Sequence[Tensor]
 Part = tuple[str, Callable[[], Tensor]]
+#: More calls than any accumulation of gradients has before the first `update`.
+FORGOTTEN = 500
 
 
 class SemiSupervisedStep:
@@ -54,7 +56,8 @@ class SemiSupervisedStep:
     their process, and ``supervised.ohem_min_kept`` counts the pixels of one process.
 
     Args:
-        model: The student: any module, also wrapped by DistributedDataParallel or ``torch.compile``.
+        model: The student: any module, also wrapped by DistributedDataParallel or ``torch.compile``. The teacher begins
+            as a copy of it, on its device: load weights and move it first.
         recipe: Name of a ready recipe, a recipe file, a table, or a `Recipe`.
         kind: What the model's numbers mean: ``logits``, ``log_probs``, ``probs``, ``scores`` or ``queries``.
         num_classes: K; may be left out if the recipe has a class table.
@@ -158,6 +161,8 @@ class SemiSupervisedStep:
             key = f"loss/{name}"
             figures[key] = figures.get(key, torch.zeros_like(loss.detach())) + loss.detach()
         self.calls += 1
+        if self.calls == FORGOTTEN and not self.updates:
+            warnings.warn(f"{FORGOTTEN} steps without an update(): the teacher does not follow the model", stacklevel=2)
         return torch.stack(losses).sum(), figures
 
     def update(self) -> None:

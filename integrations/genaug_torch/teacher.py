@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from genaug.errors import ConfigError
+
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -31,9 +33,14 @@ class EmaTeacher:
         model: The student; wrapped by DistributedDataParallel or ``torch.compile`` is fine. Not changed.
         decay: In [0, 1]: 0 copies the student at every update, 1 never follows.
         ramp: See above.
+
+    Raises:
+        ConfigError: A decay out of range.
     """
 
     def __init__(self, model: nn.Module, *, decay: float = 0.999, ramp: bool = True) -> None:
+        if not 0 <= decay <= 1:
+            raise ConfigError(f"{decay}", where="decay", allowed="0 to 1")
         self.decay, self.ramp = decay, ramp
         self._average = AveragedModel(unwrap(model), multi_avg_fn=self._follow, use_buffers=True)
         self._average.requires_grad_(False).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genaug.errors import MissingDependencyError, SampleError
+from genaug.errors import ConfigError, MissingDependencyError, SampleError
 from genaug.predictions import full
 from genaug.rng import Rng
 from genaug.step_config import ViewsConfig
 from genaug_torch import colour
 
 SIGMA = (0.1, 2.0)  # of the blur, in pixels (all papers here)
+SLACK = 0.05  # what resizing may add to values in [0, 1]
 
 
 class StrongView:
@@ -27,11 +29,14 @@ class StrongView:
         config: Probabilities and ranges, and the library: ``albumentations`` works on the CPU, image by image;
             ``builtin`` on the images' device.
         mean: What the loader has subtracted from images in [0, 1], one number a channel; with `std` undone before and
-            redone after. Without both, images are taken to be in [0, 1].
+            redone after. Without both, images are taken to be in [0, 1]; others are clamped to it, with a warning.
         std: What it has divided by.
         transform: Used instead of both libraries: images ``[1, 3, H, W]`` in [0, 1] to images of the same shape, for
             example a torchvision or kornia transform. torch's global random state is set for each call from the
             sample's own stream, and restored.
+
+    Raises:
+        ConfigError: `mean` or `std` is not three numbers, or a `std` is not above 0.
     """
 
     def __init__(
@@ -43,8 +48,10 @@ class StrongView:
         transform: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.config, self.transform = config or ViewsConfig(), transform
-        self._mean = torch.tensor(mean or (0.0, 0.0, 0.0)).view(1, 3, 1, 1)
-        self._std = torch.tensor(std or (1.0, 1.0, 1.0)).view(1, 3, 1, 1)
+        self._mean, self._std = _channels(mean, 0.0, "mean"), _channels(std, 1.0, "std")
+        if not bool((self._std > 0).all()):
+            raise ConfigError(f"{self._std.flatten().tolist()}", where="std", allowed="numbers above 0")
+        self._looked = False  # at the range of the first images
         self.library = self.config.strong
         if self.library == "auto":
             installed = importlib.util.find_spec("albumentations") is not None
@@ -68,7 +75,9 @@ class StrongView:
         with torch.autocast(images.device.type, enabled=False):
             pixels = full(images)
             mean, std = self._mean.to(pixels), self._std.to(pixels)
-            pixels = (pixels * std + mean).clamp(0, 1)
+            pixels = pixels * std + mean
+            self._look(pixels)
+            pixels = pixels.clamp(0, 1)
             streams = [rng.child(first + i) for i in range(len(images))]
             if self.transform is not None:
                 changed = self._transformed(pixels, streams, self.transform)
@@ -77,6 +86,16 @@ class StrongView:
             else:
                 changed = self._built_in(pixels, streams)
             return ((changed - mean) / std).to(images.dtype)
+
+    def _look(self, pixels: Tensor) -> None:
+        """Warn of images in another range; in the first batch only, as a GPU has to wait."""
+        if self._looked or not pixels.numel():
+            return
+        self._looked = True
+        low, high = (float(value) for value in pixels.aminmax())
+        if low < -SLACK or high > 1 + SLACK:
+            found = f"strong views are made in [0, 1] and clamped, but images reach from {low:.2f} to {high:.2f}"
+            warnings.warn(f"{found}: pass the mean and std that they were normalised with", stacklevel=4)
 
     def _transformed(self, pixels: Tensor, streams: list[Rng], transform: Callable[[Tensor], Tensor]) -> Tensor:
         devices = [pixels.device] if pixels.device.type == "cuda" else []
@@ -116,6 +135,13 @@ class StrongView:
         pixels = _where(rows[:, 4] < config.jitter, jittered, pixels)
         pixels = _where(rows[:, 5] < config.gray, colour.luma(pixels).expand_as(pixels), pixels)
         return _where(blurred, colour.gaussian_blur(pixels, SIGMA[0] + (SIGMA[1] - SIGMA[0]) * rows[:, 7]), pixels)
+
+
+def _channels(values: Sequence[float] | None, default: float, name: str) -> Tensor:
+    given = [default] * 3 if values is None else [float(value) for value in values]
+    if len(given) != 3:
+        raise ConfigError(f"{len(given)} numbers", where=name, allowed="3, one a channel")
+    return torch.tensor(given).view(1, 3, 1, 1)
 
 
 def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genaug.batch import Batch
-from genaug.errors import SampleError
+from genaug.errors import ConfigError, SampleError
 from genaug.predictions import Predictions, SoftTargets
 from genaug_torch import supervised_loss, unlabeled_loss
 from genaug_torch.losses import pixel_losses, reduce_losses
@@ -136,6 +136,15 @@ def test_supervised_loss_and_hard_examples():
         expected = hard if len(hard) >= least else every[-least:]
         found = supervised_loss(predictions, labels, ohem=(threshold, least))
         assert math.isclose(float(found), sum(expected) / len(expected), rel_tol=1e-9)
+
+
+def test_sizes_must_agree_and_normalizers_exist():
+    soft = SoftTargets(torch.zeros(2, 3, 2, 2), torch.zeros(3))
+    for distributions in (None, soft):  # one image would be compared with two
+        with pytest.raises(SampleError, match=r"targets of shape \(2, 2, 2\)\. Allowed: \(1, 2, 2\)"):
+            pixel_losses(Predictions(torch.zeros(1, 3, 2, 2), "logits"), torch.zeros(2, 2, 2).long(), distributions)
+    with pytest.raises(ConfigError, match=r"'mean'.*kept, valid, per_image_kept"):
+        reduce_losses(torch.zeros(1, 2, 2), torch.ones(1, 2, 2), normalizer="mean")
 
 
 def test_numbers_of_classes_must_agree():

@@ -117,6 +117,10 @@ def test_scales_average_the_student_and_keep_the_targets():
 
 
 def test_a_restored_step_goes_on_as_if_never_stopped():
+    def model(seed=0):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, K, 1))
+
     def run(stop):
         student = model()
         optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
@@ -203,6 +207,19 @@ def test_padding_does_not_matter():
     pixelwise = nn.Conv2d(3, K, 1)
     losses = [make(*terms, student=pixelwise)(images, labels, u, valid=valid)[0] for u in (unlabelled, changed)]
     assert torch.equal(*losses)
+
+
+def test_a_forgotten_update_is_noticed(monkeypatch):
+    monkeypatch.setattr("genaug_torch.step.FORGOTTEN", 3)
+    forgetful, careful = make({"view": "weak"}), make({"view": "weak"})
+    for number in range(5):
+        careful(*data())
+        careful.update()
+        if number == 2:
+            with pytest.warns(UserWarning, match="3 steps without an update"):
+                forgetful(*data())
+        else:
+            forgetful(*data())
 
 
 def test_burn_in_trains_on_labels_alone():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from genaug.errors import ConfigError
 from genaug_torch import EmaTeacher
 from genaug_torch.teacher import unwrap
 
@@ -80,3 +81,9 @@ def test_wrappers_are_looked_through():
     shake(model, 0)
     teacher.update(compiled)
     assert torch.equal(teacher.model[0].weight, model[0].weight)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.5, float("nan")])
+def test_impossible_decays_are_refused(decay):
+    with pytest.raises(ConfigError, match="decay"):
+        EmaTeacher(student(), decay=decay)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
-from genaug.errors import MissingDependencyError, SampleError
+from genaug.errors import ConfigError, MissingDependencyError, SampleError
 from genaug.rng import Rng
 from genaug.step_config import ViewsConfig
 from genaug_torch import StrongView, colour
@@ -115,6 +115,22 @@ def test_probabilities_and_normalisation(library):
     torch.testing.assert_close(found * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1), plain,
                                atol=1e-5, rtol=0)  # fmt: skip
     torch.testing.assert_close(plain[:, 0], plain[:, 1], atol=1e-5, rtol=0)
+
+
+def test_images_that_are_not_in_the_unit_range_are_noticed_once():
+    view = StrongView(ViewsConfig(strong="builtin"))
+    with pytest.warns(UserWarning, match=r"from -2\.\d+ to 2\.\d+: pass the mean and std"):
+        view(5 * IMAGES - 2.5, rng=Rng(0))
+    view(5 * IMAGES - 2.5, rng=Rng(0))
+    normalised = StrongView(ViewsConfig(strong="builtin"), mean=np.full(3, 0.5), std=np.full(3, 0.2))
+    normalised(5 * IMAGES - 2.5, rng=Rng(0))  # no warning
+
+
+def test_wrong_normalisations_are_named():
+    with pytest.raises(ConfigError, match=r"mean: 1 numbers.*one a channel"):
+        StrongView(mean=[0.5])
+    with pytest.raises(ConfigError, match=r"std.*numbers above 0"):
+        StrongView(std=[0.2, 0.0, 0.2])
 
 
 def test_albumentations_is_taken_where_it_is_installed(monkeypatch):
