@@ -18,6 +18,7 @@ from genaug.batch import Batch
 from genaug.config import read_recipe
 from genaug.errors import ConfigError, SampleError
 from genaug.interfaces import Mixer
+from genaug.labels import MAX_ID
 from genaug.predictions import Predictions
 from genaug.recipe import Recipe, load_recipe
 from genaug.registry import default_registry
@@ -295,6 +296,8 @@ def online_recipe(
         if "labels" not in table:
             if num_classes is None:
                 raise ConfigError("is missing", where="num_classes", hint="The recipe has no class table")
+            if not 1 <= num_classes <= MAX_ID:
+                raise ConfigError(f"{num_classes}", where="num_classes", allowed=f"1 to {MAX_ID}")
             table["labels"] = {"names": {number: f"class {number}" for number in range(num_classes)}}
         loaded = load_recipe(table, overrides, root=root)
     if num_classes is not None and len(loaded.labels.ids) != num_classes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -29,6 +31,9 @@ class EmaTeacher:
     copies the student. Float buffers (BatchNorm's averages) follow the same rule, integer buffers are copied: averaging
     them, as some released code does, truncates and keeps counters where they are.
 
+    Keep the weights in float32 (and use autocast): an average in half precision loses most of its small steps, of which
+    a warning tells.
+
     Args:
         model: The student; wrapped by DistributedDataParallel or ``torch.compile`` is fine. Not changed.
         decay: In [0, 1]: 0 copies the student at every update, 1 never follows.
@@ -41,6 +46,10 @@ class EmaTeacher:
     def __init__(self, model: nn.Module, *, decay: float = 0.999, ramp: bool = True) -> None:
         if not 0 <= decay <= 1:
             raise ConfigError(f"{decay}", where="decay", allowed="0 to 1")
+        coarse = {p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype.itemsize < 4}
+        if coarse and 0 < decay < 1:
+            found = f"weights in {', '.join(sorted(map(str, coarse)))}: their average hardly moves"
+            warnings.warn(f"{found}. Keep them in float32 and train under torch.autocast", stacklevel=3)
         self.decay, self.ramp = decay, ramp
         self._average = AveragedModel(unwrap(model), multi_avg_fn=self._follow, use_buffers=True)
         self._average.requires_grad_(False).eval()

@@ -254,6 +254,9 @@ def test_the_class_table_of_a_recipe_is_used():
         SemiSupervisedStep(model(), table, kind="logits", num_classes=5)
     with pytest.raises(ConfigError, match="num_classes"):
         SemiSupervisedStep(model(), recipe({"view": "weak"}), kind="logits")
+    for count in (0, 256):
+        with pytest.raises(ConfigError, match=f"num_classes: {count}. Allowed: 1 to 255"):
+            SemiSupervisedStep(model(), recipe({"view": "weak"}), kind="logits", num_classes=count)
 
 
 @pytest.mark.parametrize(

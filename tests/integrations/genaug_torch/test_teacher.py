@@ -87,3 +87,16 @@ def test_wrappers_are_looked_through():
 def test_impossible_decays_are_refused(decay):
     with pytest.raises(ConfigError, match="decay"):
         EmaTeacher(student(), decay=decay)
+
+
+def test_averages_in_half_precision_are_warned_of():
+    with pytest.warns(UserWarning, match=r"bfloat16.*hardly moves.*float32"):
+        teacher = EmaTeacher(student().bfloat16(), decay=0.999, ramp=False)
+    model = copy.deepcopy(teacher.model)
+    with torch.no_grad():
+        model[0].weight.add_(0.05)
+    before = teacher.model[0].weight.clone()
+    for _ in range(20):
+        teacher.update(model)
+    assert float((teacher.model[0].weight == before).float().mean()) > 0.5  # this is why
+    EmaTeacher(student().bfloat16(), decay=0.0)
