@@ -32,15 +32,22 @@ FIXMATCH = {
     "weight": 0.5,
 }
 UPC = {"name": "upc", "view": "strong", "mix_at": "weak", "mixer": {"use": "upc"}, "normalizer": "valid", "weight": 0.5}
+#: Patches a quarter of the side, as 32 pixels would hide half of these images at once, and in the mean grey of images
+#: that are not normalised.
+PATCH_MASK = {"use": "patch-mask", "patch": 16, "fill": 0.45}
 LOCAL = {
-    "name": "local-consistency", "view": "weak", "mixer": {"use": "patch-mask", "patch": 16},
-    "normalizer": "per_image_kept", "weight": 0.5,
+    "name": "local-consistency", "view": "weak", "mixer": PATCH_MASK, "normalizer": "per_image_kept", "weight": 0.5,
+}  # fmt: skip
+MULTI_SCALE = {
+    "name": "multi-scale", "view": "strong", "mixer": {"use": "cutmix"}, "normalizer": "per_image_kept",
+    "scales": [1.0, 0.7, 1.5], "weight": 1.0,
 }  # fmt: skip
 
 #: Controls, the methods alone, and each on top of FixMatch.
 ARMS: dict[str, dict[str, Any]] = {
     **{name: {"extends": name} for name in ("supervised", "pseudo-label", "mean-teacher", "fixmatch", "classmix")},
-    **{name: {"extends": name} for name in ("sense", "upc", "maskmatch")},
+    **{name: {"extends": name} for name in ("sense", "upc")},
+    "maskmatch": {"extends": "maskmatch", "terms": [MULTI_SCALE, {**LOCAL, "weight": 1.0}]},
     "fixmatch + sense": {
         "extends": "fixmatch",
         "labeler": {"use": "sense"},
