@@ -20,13 +20,48 @@ class TeacherConfig(_Part):
     ramp: bool = Field(True, description="Start with min(1 - 1 / (step + 1), ema), so that the first weights fade.")
 
 
+class SetLossConfig(_Part):
+    """The loss of masks matched with queries; the defaults are SENSE's for unlabelled images."""
+
+    class_weight: float = Field(2.0, ge=0, description="Factor of the queries' class cross-entropy.")
+    mask_weight: float = Field(5.0, ge=0, description="Factor of the masks' binary cross-entropy.")
+    dice_weight: float = Field(0.0, ge=0, description="Factor of the masks' dice loss.")
+    no_object: float = Field(0.02, ge=0, description="Weight of queries without a mask in the class cross-entropy.")
+    cost_class: float = Field(1.0, ge=0, description="Matching: factor of minus the probability of the class.")
+    cost_mask: float = Field(1.0, ge=0, description="Matching: factor of the binary cross-entropy.")
+    cost_dice: float = Field(0.0, ge=0, description="Matching: factor of the dice loss.")
+    points: int = Field(12544, ge=1, description="Points at which masks are compared.")
+    oversample: float = Field(3.0, ge=1, description="Candidates for the unsure points, as a multiple of 'points'.")
+    importance: float = Field(
+        0.75, ge=0, le=1, description="Share of a loss's points that are the candidates its mask is least sure of."
+    )
+    conf_mask: Literal["intended", "as_released"] = Field(
+        "intended",
+        description="Pixels that are not kept count in no mask, or are negatives of every mask (what SENSE's released "
+        "code does, and Mask2Former with ignored pixels).",
+    )
+
+
+class LabelledSetLossConfig(SetLossConfig):
+    """The same with Mask2Former's own weights, for labelled images."""
+
+    dice_weight: float = Field(5.0, ge=0, description="Factor of the masks' dice loss.")
+    no_object: float = Field(0.1, ge=0, description="Weight of queries without a mask in the class cross-entropy.")
+    cost_class: float = Field(2.0, ge=0, description="Matching: factor of minus the probability of the class.")
+    cost_mask: float = Field(5.0, ge=0, description="Matching: factor of the binary cross-entropy.")
+    cost_dice: float = Field(5.0, ge=0, description="Matching: factor of the dice loss.")
+
+
 class SupervisedConfig(_Part):
     """The loss on labelled images."""
 
     weight: float = Field(1.0, ge=0, description="Factor of the labelled loss.")
-    loss: Literal["cross-entropy", "ohem"] = Field(
-        "cross-entropy", description="Cross-entropy over all labelled pixels, or over the hard ones only."
+    loss: Literal["cross-entropy", "ohem", "set"] = Field(
+        "cross-entropy",
+        description="Cross-entropy over all labelled pixels, over the hard ones only, or masks matched with queries "
+        "(kind 'queries' only).",
     )
+    set_loss: LabelledSetLossConfig = Field(LabelledSetLossConfig(), description="Options of the loss 'set'.")
     ohem_threshold: float = Field(0.7, gt=0, le=1, description="Hard: the true class is less probable than this.")
     ohem_min_kept: int = Field(100_000, ge=1, description="Keep at least so many of the hardest pixels of a batch.")
     burn_in: int = Field(0, ge=0, description="Steps on labelled images alone, before any term counts.")
@@ -59,10 +94,15 @@ class TermConfig(_Part):
     mix_at: Literal["strong", "weak"] = Field(
         "strong", description="Mix strong views (FixMatch, UniMatch), or weak ones and then make them strong (UPC)."
     )
+    loss: Literal["pixel", "set"] = Field(
+        "pixel",
+        description="Cross-entropy pixel by pixel, or masks matched with queries (kind 'queries' and hard targets).",
+    )
+    set_loss: SetLossConfig = Field(SetLossConfig(), description="Options of the loss 'set'.")
     normalizer: Literal["kept", "valid", "per_image_kept"] = Field(
         "valid",
-        description="Divide the weighted loss by the kept weight (SENSE), by the number of valid pixels (UniMatch), or "
-        "by the kept weight of each image and then average over images (MaskMatch).",
+        description="Loss 'pixel': divide the weighted loss by the kept weight (SENSE), by the number of valid pixels "
+        "(UniMatch), or by the kept weight of each image and then average over images (MaskMatch).",
     )
     weight: float = Field(1.0, ge=0, description="Factor of this loss.")
     scales: tuple[float, ...] = Field((1.0,), description="Scales at which the student sees the images (MaskMatch).")

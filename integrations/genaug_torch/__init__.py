@@ -3,6 +3,7 @@
 from genaug_torch.losses import supervised_loss, unlabeled_loss
 from genaug_torch.mixed_dataset import MixedDataset
 from genaug_torch.outputs import OutputReader, project_queries
+from genaug_torch.sets import SetLoss, to_set_targets
 from genaug_torch.step import SemiSupervisedStep
 from genaug_torch.store_dataset import StoreDataset
 from genaug_torch.teacher import EmaTeacher
@@ -14,10 +15,12 @@ __all__ = [
     "MixedDataset",
     "OutputReader",
     "SemiSupervisedStep",
+    "SetLoss",
     "StoreDataset",
     "StrongView",
     "project_queries",
     "seed_worker",
     "supervised_loss",
+    "to_set_targets",
     "unlabeled_loss",
 ]

@@ -93,13 +93,13 @@ def reduce_losses(
     weighted = torch.where(weights > 0, losses * weights, 0.0)
     scale = processes(group)
     if normalizer == "per_image_kept":
-        images = weighted.sum((1, 2)) * _inverse(weights.to(weighted.dtype).sum((1, 2)))
-        return images.sum() * scale * _inverse(total(weighted.new_tensor(float(len(weighted))), group))
+        images = weighted.sum((1, 2)) * inverse(weights.to(weighted.dtype).sum((1, 2)))
+        return images.sum() * scale * inverse(total(weighted.new_tensor(float(len(weighted))), group))
     counted = weights if normalizer == "kept" else torch.ones_like(weights) if valid is None else valid
-    return weighted.sum() * scale * _inverse(total(counted.to(weighted.dtype).sum(), group))
+    return weighted.sum() * scale * inverse(total(counted.to(weighted.dtype).sum(), group))
 
 
-def _inverse(values: Tensor) -> Tensor:
+def inverse(values: Tensor) -> Tensor:
     """Return ``1 / values``, and 0 where there is nothing to divide by."""
     return torch.where(values > 0, 1 / values, 0.0)
 

@@ -16,7 +16,11 @@ from genaug.predictions import Kind, Predictions, full
 DENSE = ("logits", "out")
 #: Where class queries usually are: transformers, the original Mask2Former.
 QUERIES = (("class_queries_logits", "masks_queries_logits"), ("pred_logits", "pred_masks"))
+#: Where the queries of the decoder's inner layers are: transformers, the original Mask2Former.
+INNER_LAYERS = ("auxiliary_logits", "aux_outputs")
 
+#: Class logits ``[B, Q, K + 1]`` and mask logits ``[B, Q, h, w]`` of one decoder layer.
+QueryLayer = tuple[Tensor, Tensor]
 OutputKind = Literal["logits", "log_probs", "probs", "scores", "queries"]
 QueryOrder = Literal["resize-scores", "resize-logits"]
 
@@ -68,6 +72,16 @@ class OutputReader:
         kind: Kind = self.kind
         return Predictions(self._dense(output), kind).resized(size, align_corners=self.align_corners)
 
+    def layers(self, output: Any) -> list[QueryLayer]:
+        """Return the queries of the last decoder layer, then those of the inner ones that the output holds.
+
+        Raises:
+            SampleError: The output has another form; says what it holds.
+        """
+        held = output if isinstance(output, Mapping) else {}
+        inner = next((held[name] for name in INNER_LAYERS if held.get(name)), ())
+        return [self._pair(output), *map(self._pair, inner)]
+
     def _dense(self, output: Any) -> Tensor:
         if self.key is not None:
             output = _entry(output, self.key)
@@ -82,7 +96,7 @@ class OutputReader:
             raise _strange(output, hint="Name the entry by 'key'")
         return output
 
-    def _pair(self, output: Any) -> tuple[Tensor, Tensor]:
+    def _pair(self, output: Any) -> QueryLayer:
         if self.key is not None:
             classes, masks = (_entry(output, key) for key in self.key)
         elif isinstance(output, Mapping):

@@ -19,15 +19,16 @@ from genaug.config import read_recipe
 from genaug.errors import ConfigError, SampleError
 from genaug.interfaces import Mixer
 from genaug.labels import MAX_ID
-from genaug.predictions import Predictions
+from genaug.predictions import Predictions, PseudoTargets
 from genaug.recipe import Recipe, load_recipe
 from genaug.registry import default_registry
 from genaug.rng import Rng
-from genaug.step_config import TermConfig
+from genaug.step_config import SupervisedConfig, TermConfig
 from genaug_torch.losses import Group, supervised_loss, unlabeled_loss
 from genaug_torch.outputs import OutputKind, OutputReader, QueryOrder
 from genaug_torch.rounds import Round
-from genaug_torch.teacher import EmaTeacher
+from genaug_torch.sets import SetLoss, hard_targets, to_set_targets
+from genaug_torch.teacher import EmaTeacher, unwrap
 from genaug_torch.views import StrongView
 
 Backward = Callable[[Tensor], object]
@@ -114,6 +115,9 @@ class SemiSupervisedStep:
         self.calls, self.updates = 0, 0
         self._looked = False  # at the first predictions and views, for warnings
         _check_terms(config.terms, self.mixers)
+        self.set_losses = _set_losses(config.supervised, config.terms, kind)
+        if self.set_losses:
+            _warn_of_hidden_layers(model)
 
     # ------------------------------------------------------------------ the step
 
@@ -184,10 +188,13 @@ class SemiSupervisedStep:
 
     def _supervised(self, images: Tensor, labels: Tensor) -> Tensor:
         config = self.recipe.config.supervised
+        output, size = self._student(images), labels.shape[1:]
+        if config.loss == "set":
+            targets = PseudoTargets(labels, (labels != self.ignore_index).float())
+            return config.weight * self._set_loss("supervised", output, targets)
         ohem = (config.ohem_threshold, config.ohem_min_kept) if config.loss == "ohem" else None
-        loss = supervised_loss(
-            self._student(images), labels, ignore_index=self.ignore_index, ohem=ohem, group=self.group
-        )
+        predictions = self._read(output, (size[0], size[1]))
+        loss = supervised_loss(predictions, labels, ignore_index=self.ignore_index, ohem=ohem, group=self.group)
         return config.weight * loss
 
     def _terms(
@@ -223,25 +230,42 @@ class SemiSupervisedStep:
             name = _name(term, number)
             batch = cache(partial(a_round.mixed, term, mixer, rng.child("term", number)))
             for scale in term.scales:
-                yield name, partial(self._term, term, batch, scale)
+                yield name, partial(self._term, name, term, batch, scale)
 
-    def _term(self, term: TermConfig, batch: Callable[[], Batch], scale: float) -> Tensor:
+    def _term(self, name: str, term: TermConfig, batch: Callable[[], Batch], scale: float) -> Tensor:
         mixed = batch()
-        predictions = self._student(mixed.images, scale, term.multiple_of)
-        loss = unlabeled_loss(
-            predictions, mixed, normalizer=term.normalizer, ignore_index=self.ignore_index, group=self.group
-        )
+        output = self._student(mixed.images, scale, term.multiple_of)
+        if term.loss == "set":
+            loss = self._set_loss(name, output, hard_targets(mixed, self.ignore_index))
+        else:
+            predictions = self._read(output, mixed.size)
+            loss = unlabeled_loss(
+                predictions, mixed, normalizer=term.normalizer, ignore_index=self.ignore_index, group=self.group
+            )
         return loss * (term.weight / len(term.scales))
 
-    def _student(self, images: Tensor, scale: float = 1.0, multiple_of: int = 1) -> Predictions:
-        size = (int(images.shape[2]), int(images.shape[3]))
+    def _set_loss(self, name: str, output: object, targets: PseudoTargets) -> Tensor:
+        layers = self.read.layers(output)
+        self._same_classes(layers[0][0].shape[-1] - 1)
+        sets = to_set_targets(targets, ignore_index=self.ignore_index)
+        rng = Rng(self.recipe.config.seed).child("step", self.calls, "points", name)
+        loss: Tensor = self.set_losses[name](layers, sets, rng=rng, group=self.group)
+        return loss
+
+    def _student(self, images: Tensor, scale: float = 1.0, multiple_of: int = 1) -> object:
         if scale != 1:
-            scaled = [multiple_of * max(1, round(scale * length / multiple_of)) for length in size]
+            scaled = [multiple_of * max(1, round(scale * length / multiple_of)) for length in images.shape[2:]]
             images = F.interpolate(images, size=scaled, mode="bilinear", align_corners=self.read.align_corners)
-        predictions = self.read(self.model(images), size)
-        if predictions.num_classes != self.num_classes:
-            raise SampleError(f"the model has {predictions.num_classes} classes, the labels {self.num_classes}")
+        return self.model(images)
+
+    def _read(self, output: object, size: tuple[int, int]) -> Predictions:
+        predictions = self.read(output, size)
+        self._same_classes(predictions.num_classes)
         return predictions
+
+    def _same_classes(self, number: int) -> None:
+        if number != self.num_classes:
+            raise SampleError(f"the model has {number} classes, the labels {self.num_classes}")
 
     def _teacher(self, images: Tensor) -> Predictions:
         return self.read(self.teacher(images), (int(images.shape[2]), int(images.shape[3])))
@@ -341,10 +365,28 @@ def _check_terms(terms: Sequence[TermConfig], mixers: Sequence[Mixer | None]) ->
             )
 
 
+def _set_losses(supervised: SupervisedConfig, terms: Sequence[TermConfig], kind: OutputKind) -> dict[str, SetLoss]:
+    """Return the set losses by the name of what they are for."""
+    parts: dict[str, SupervisedConfig | TermConfig] = {"supervised": supervised}
+    parts.update((_name(term, number), term) for number, term in enumerate(terms))
+    losses = {name: SetLoss(**part.set_loss.model_dump()) for name, part in parts.items() if part.loss == "set"}
+    if losses and kind != "queries":
+        found = f"{kind!r}, but the loss of {', '.join(losses)} is 'set', which matches masks with queries"
+        raise ConfigError(found, where="kind", allowed="queries", hint="Or change supervised.loss and the terms' loss")
+    return losses
+
+
 def _group_of(model: nn.Module) -> Group | None:
     """Return the processes of DistributedDataParallel, None without it."""
     inner = getattr(model, "_orig_mod", model)
     return inner.process_group if isinstance(inner, nn.parallel.DistributedDataParallel) else None
+
+
+def _warn_of_hidden_layers(model: nn.Module) -> None:
+    config = getattr(unwrap(model), "config", None)
+    if getattr(config, "use_auxiliary_loss", False) and not getattr(config, "output_auxiliary_logits", True):
+        told = "only the last decoder layer is returned, and gets a loss: set model.config.output_auxiliary_logits=True"
+        warnings.warn(told, stacklevel=3)
 
 
 def _warn_of_probabilities(predictions: Predictions) -> None:
