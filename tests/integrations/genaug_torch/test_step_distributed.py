@@ -35,12 +35,18 @@ SENSE = {
     "views": {"strong": "builtin"},
 }
 
+SETS = {
+    **fixmatch("kept"),
+    "terms": [{"view": "strong", "loss": "set", "set_loss": {"points": 100, "dice_weight": 1.0}}],
+    "supervised": {"loss": "set", "set_loss": {"points": 100}},
+}
+
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "recipe",
-    [fixmatch("kept"), fixmatch("valid"), fixmatch("per_image_kept"), SENSE],
-    ids=["kept", "valid", "per_image_kept", "sense"],
+    [fixmatch("kept"), fixmatch("valid"), fixmatch("per_image_kept"), SENSE, SETS],
+    ids=["kept", "valid", "per_image_kept", "sense", "sets"],
 )
 def test_two_processes_equal_one(tmp_path, recipe):
     one, two = outcome(tmp_path, 1, recipe), outcome(tmp_path, 2, recipe)

@@ -41,6 +41,20 @@ def test_recipes_are_those_of_the_released_scripts(registry: Registry, name: str
     assert [views[k] for k in ("jitter", "gray", "blur", "brightness", "hue")] == [0.8, 0.2, 0.5, 0.5, 0.25]
 
 
+def test_losses_have_the_weights_of_the_released_scripts(registry: Registry) -> None:
+    resolved = load_recipe("sense-query", GIVEN, registry=registry).resolved()
+    term, supervised = resolved["terms"][0], resolved["supervised"]
+    assert (term["loss"], supervised["loss"]) == ("set", "set")
+    shared = {"points": 112**2, "oversample": 3.0, "importance": 0.75, "conf_mask": "intended"}
+    names = ("class_weight", "mask_weight", "dice_weight", "no_object", "cost_class", "cost_mask", "cost_dice")
+    assert term["set_loss"] == {**dict(zip(names, (2, 5, 0, 0.02, 1, 1, 0), strict=True)), **shared}
+    assert supervised["set_loss"] == {**dict(zip(names, (2, 5, 5, 0.1, 2, 5, 5), strict=True)), **shared}
+    one = load_recipe("sense-query", [*GIVEN, "supervised.set_loss.no_object=0.2"], registry=registry).resolved()
+    assert one["supervised"]["set_loss"] == {**supervised["set_loss"], "no_object": 0.2}
+    pixels = load_recipe("sense", GIVEN, registry=registry).resolved()
+    assert (pixels["terms"][0]["loss"], pixels["supervised"]["loss"]) == ("pixel", "cross-entropy")
+
+
 def test_labelers_have_the_documented_defaults(registry: Registry) -> None:
     shared = {
         "beta": 0.05, "iterations": 3, "min_pixels": 1, "marginal": None, "ot_scope": "valid", "tta": "none",
