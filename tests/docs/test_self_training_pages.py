@@ -11,6 +11,7 @@ import pytest
 
 from genaug.config import parse
 from genaug.recipe import load_recipe
+from genaug.step_config import LabelledSetLossConfig, SetLossConfig
 from genaug_maskmatch.config import MaskMatchOptions, PatchMaskOptions
 from genaug_sense.config import QueryOptions, SenseOptions
 from genaug_torch import SemiSupervisedStep
@@ -74,6 +75,16 @@ def test_every_option_of_sense_has_a_row_with_its_default_for_both_labelers() ->
         else:
             (row,) = re.findall(rf"^\| `{name}` .*$", text, flags=re.M)
             assert "`sense-query` only" in row
+
+
+def test_every_option_of_the_set_loss_has_a_row_with_both_defaults() -> None:
+    text = (METHODS / "sense.md").read_text("utf-8")
+    part = text.split("| key of `set_loss` | of a term | of `supervised` | source |\n", 1)[1].split("\n\n", 1)[0]
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:4]] for line in part.splitlines()[1:]]
+    term, labelled = SetLossConfig(), LabelledSetLossConfig()
+    assert rows == [
+        [name, written(getattr(term, name)), written(getattr(labelled, name))] for name in SetLossConfig.model_fields
+    ]
 
 
 @pytest.mark.parametrize(("page", "recipe"), [("sense.md", "sense"), ("upc.md", "upc"), ("maskmatch.md", "maskmatch")])
