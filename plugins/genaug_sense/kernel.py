@@ -24,7 +24,7 @@ LIFT = 60.0
 #: Pixels whose best classes are further apart than this, in log2 of the kernel, need float64, unless there is a floor.
 SPREAD = 120.0
 #: Entries of a block on a CPU, at most, so that it stays in the caches. Elsewhere a block is an image.
-BLOCK = 1 << 20
+BLOCK = 1 << 19
 #: Pixels that a CPU's matrix product adds up in float32, one after the other; longer sums lose digits.
 STRETCH = 1 << 13
 
@@ -200,7 +200,7 @@ class ClampedKernel(Kernel):
             F.threshold(part, lowest, -math.inf, inplace=True)
             if part.device.type == "cpu":  # elsewhere, looking would wait for the device
                 present = (part.amax(1) != -torch.inf).nonzero().flatten()
-                if len(present) < 0.75 * len(part):
+                if len(present) < 0.9 * len(part):
                     part, classes = part.index_select(0, present), present
             found = precise(part.exp2_().sum(1))
             if classes is None:
