@@ -31,8 +31,9 @@ SEGMENTER_STEPS = 400
 
 #: The recipe of the demonstration. Fewer steps and a larger learning rate than the paper's 100k at 4e-5, because the
 #: base is 200 times smaller, and guidance 4 instead of 2, because its prompts bind more loosely than Stable Diffusion's
-#: (the model card has the figures). Guidance sets in late, as otherwise all roads are one grey and all grass is one green:
-#: chosen on scenes of their own, neither labelled nor tested on. What is not listed is MatchMask's default.
+#: (the model card has the figures). Guidance sets in late: with all steps guided, roads are one grey and grass is one
+#: green. It was chosen on scenes that are neither tested on nor labelled in a measurement. What is not listed is
+#: MatchMask's default.
 RECIPE: dict[str, Any] = {
     "name": "quickstart-matchmask",
     "labels": "labels.yaml",
