@@ -45,7 +45,7 @@ FILTERS: dict[str, list[dict[str, Any]]] = {
     "relative": [{"use": "relative", "predictor": PREDICTOR}],
 }
 #: Filters that are also measured without real images.
-WITHOUT_REAL = ("no filter", "relative")
+WITHOUT_REAL = ("relative",)
 
 
 def mean_miou(cache: Path, parts: Sequence[Arrays], test: Arrays, *, seeds: Sequence[int]) -> float:
