@@ -44,11 +44,10 @@ def quickstart_matchmask(
     recipe = write_project(output, seeds, seed=seed)
     say(f"2/4 genaug run {recipe}: adapt, generate, filter, report")
     store = SampleStore.open(run_recipe(recipe, device=device).output)
-    say(f"3/4 Training three small segmenters, {len(TEST_SEEDS)} unseen scenes to measure on")
+    say(f"3/4 Training two small segmenters, {len(TEST_SEEDS)} unseen scenes to measure on")
     real, synthetic, test = render_scenes(seeds), synthetic_arrays(store), render_scenes(TEST_SEEDS)
     arms = [
         train_arm("real only", [real], test, seed=seed),
-        train_arm("synthetic only", [synthetic], test, seed=seed),
         train_arm("real + synthetic", [real, synthetic], test, seed=seed),
     ]
     say(f"4/4 Done in {time.monotonic() - started:.0f} s")
