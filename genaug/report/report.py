@@ -10,7 +10,7 @@ from typing import Any
 from genaug.errors import ConfigError, GenaugError
 from genaug.recipe import Recipe
 from genaug.report.classes import class_table
-from genaug.report.collect import collect
+from genaug.report.collect import Collected, collect
 from genaug.report.gallery import percent, render
 from genaug.report.training import Training, find_trainings
 from genaug.sources.base import Source
@@ -56,7 +56,23 @@ def write_report(
     found = collect(store)
     classes, looked_at = class_table(store, found.groups)
     trainings = find_trainings(store.path)
-    report: dict[str, Any] = {
+    report = _figures(store, found, title)
+    report |= {
+        "classes": classes,
+        "conditions_in_class_table": looked_at,
+        "trainings": [_training(t) for t in trainings],
+    }
+    page = render(store, report, found.groups, trainings, limit=limit, real=_real_images(recipe))
+    make_folder(folder)
+    write_whole(folder / PAGE, page.encode(), tag="report")
+    write_whole(folder / FIGURES, (json_text(report, where=FIGURES, indent=2) + "\n").encode(), tag="report")
+    sync_folder(folder)
+    return {**report, "page": str(folder / PAGE), "figures": str(folder / FIGURES)}
+
+
+def _figures(store: SampleStore, found: Collected, title: str | None) -> dict[str, Any]:
+    """Return what is counted of a store, without its classes and trainings."""
+    return {
         "name": title or str(store.info["name"]),
         "complete": store.complete,
         "samples": {
@@ -72,17 +88,8 @@ def write_report(
         "seed": store.info["recipe"]["seed"],
         "filters": [figures.to_dict() for figures in found.filters],
         "refused": found.refused.table(),
-        "classes": classes,
-        "conditions_in_class_table": looked_at,
-        "trainings": [_training(t) for t in trainings],
         "notes": _notes(store, found.pending),
     }
-    page = render(store, report, found.groups, trainings, limit=limit, real=_real_images(recipe))
-    make_folder(folder)
-    write_whole(folder / PAGE, page.encode(), tag="report")
-    write_whole(folder / FIGURES, (json_text(report, where=FIGURES, indent=2) + "\n").encode(), tag="report")
-    sync_folder(folder)
-    return {**report, "page": str(folder / PAGE), "figures": str(folder / FIGURES)}
 
 
 def _training(training: Training) -> dict[str, Any]:

@@ -49,16 +49,8 @@ def write_probe(
         raise ConfigError(f"share {share}", where="probe", allowed="more than 0, at most 1")
     generator.load_base(labels)
     pipe = generator.pipe
-    task = LayoutTask(
-        pipe,
-        generator.conditioner,
-        samples,
-        resolution=generator.resolution,
-        flips=False,
-        scheduler=generator.training_scheduler,
-    )
     result = probe(
-        task,
+        _task(generator, samples),
         pipe.unet,
         mode=cast(Mode, mode),
         epochs=epochs,
@@ -86,6 +78,17 @@ def write_probe(
     _write_table(result, set(selected), folder / "probe.csv")
     plot_probe(result, folder / "probe.png", share=share)
     return report
+
+
+def _task(generator: MatchMaskGenerator, samples: Sequence[Sample]) -> LayoutTask:
+    return LayoutTask(
+        generator.pipe,
+        generator.conditioner,
+        samples,
+        resolution=generator.resolution,
+        flips=False,
+        scheduler=generator.training_scheduler,
+    )
 
 
 def _write_table(result: ProbeResult, selected: set[str], path: Path) -> None:

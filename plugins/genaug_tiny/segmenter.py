@@ -133,10 +133,7 @@ def train_segmenter(
     for step in tqdm(range(steps), desc="train segmenter", disable=not progress, leave=False):
         optimiser.param_groups[0]["lr"] = lr * one_cycle(step / steps)
         rows = torch.multinomial(draw_weights, batch_size, replacement=True, generator=generator)
-        x, y = x_all[rows].permute(0, 3, 1, 2).float() / 255, y_all[rows]
-        if augment:
-            x, moved = random_geometry(x, y, generator)
-            x, y = _recolour(x, generator), y if moved is None else moved
+        x, y = _batch(x_all[rows], y_all[rows], generator if augment else None)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16):
             logits = model(x.contiguous(memory_format=torch.channels_last)).float()
         if bool((y != ignore_index).any()):  # the mean over no pixel at all would be NaN
@@ -216,6 +213,15 @@ def random_geometry(images: Tensor, masks: Tensor | None, generator: torch.Gener
     # Nearest keeps ids intact, and float32 holds every id exactly.
     moved = F.grid_sample(masks[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)
     return images, moved[:, 0].round().long()
+
+
+def _batch(images: Tensor, masks: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Return uint8 images [B, H, W, 3] as floats [B, 3, H, W], with their masks, augmented if there is a generator."""
+    x = images.permute(0, 3, 1, 2).float() / 255
+    if generator is None:
+        return x, masks
+    x, moved = random_geometry(x, masks, generator)
+    return _recolour(x, generator), masks if moved is None else moved
 
 
 def _recolour(images: Tensor, generator: torch.Generator) -> Tensor:
