@@ -17,18 +17,19 @@ from torch import Tensor, nn
 from genaug.batch import Batch
 from genaug.config import read_recipe
 from genaug.errors import ConfigError, SampleError
-from genaug.interfaces import Mixer
 from genaug.labels import MAX_ID
 from genaug.predictions import Predictions, PseudoTargets
 from genaug.recipe import Recipe, load_recipe
 from genaug.registry import default_registry
 from genaug.rng import Rng
-from genaug.step_config import SupervisedConfig, TermConfig
+from genaug.step_config import TermConfig
 from genaug_torch.losses import Group, supervised_loss, unlabeled_loss
 from genaug_torch.outputs import OutputKind, OutputReader, QueryOrder
 from genaug_torch.rounds import Round
-from genaug_torch.sets import SetLoss, hard_targets, to_set_targets
+from genaug_torch.sets import hard_targets, to_set_targets
+from genaug_torch.state import counters
 from genaug_torch.teacher import EmaTeacher, unwrap
+from genaug_torch.terms import check_terms, set_losses, takes_strong, term_name
 from genaug_torch.views import StrongView
 
 Backward = Callable[[Tensor], object]
@@ -114,8 +115,8 @@ class SemiSupervisedStep:
         self.group: Group | None = _group_of(model) if group == "auto" else group
         self.calls, self.updates = 0, 0
         self._looked = False  # at the first predictions and views, for warnings
-        _check_terms(config.terms, self.mixers)
-        self.set_losses = _set_losses(config.supervised, config.terms, kind)
+        check_terms(config.terms, self.mixers)
+        self.set_losses = set_losses(config.supervised, config.terms, kind)
         if self.set_losses:
             _warn_of_hidden_layers(model)
 
@@ -176,13 +177,20 @@ class SemiSupervisedStep:
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return teacher and counters; the student is the caller's."""
-        return {"teacher": self.teacher.state_dict(), "calls": self.calls, "updates": self.updates}
+        """Return teacher, counters and the recipe's name; the student is the caller's."""
+        teacher, name = self.teacher.state_dict(), self.recipe.config.name
+        return {"recipe": name, "teacher": teacher, "calls": self.calls, "updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly where `state_dict` was taken."""
+        """Continue exactly where `state_dict` was taken.
+
+        Raises:
+            ConfigError: The state is not one of such a step, or that of another recipe or model. The step is then as it
+                was before.
+        """
+        calls, updates = counters(state, self.recipe.config.name)
         self.teacher.load_state_dict(state["teacher"])
-        self.calls, self.updates = int(state["calls"]), int(state["updates"])
+        self.calls, self.updates = calls, updates
 
     # ------------------------------------------------------------------ parts
 
@@ -212,7 +220,7 @@ class SemiSupervisedStep:
         if not self._looked:
             self._looked = True
             _warn_of_probabilities(predictions)
-            if given is not None and not any(_takes_strong(term) for term in self.recipe.config.terms):
+            if given is not None and not any(takes_strong(term) for term in self.recipe.config.terms):
                 warnings.warn("no term of the recipe uses the strong views that were passed", stacklevel=3)
         rng = Rng(self.recipe.config.seed).child("step", self.calls)
         a_round = Round(
@@ -227,7 +235,7 @@ class SemiSupervisedStep:
             figures,
         )
         for number, (term, mixer) in enumerate(zip(self.recipe.config.terms, self.mixers, strict=True)):
-            name = _name(term, number)
+            name = term_name(term, number)
             batch = cache(partial(a_round.mixed, term, mixer, rng.child("term", number)))
             for scale in term.scales:
                 yield name, partial(self._term, name, term, batch, scale)
@@ -340,40 +348,6 @@ def _weak_and_strong(unlabeled: Views) -> tuple[Tensor, Tensor | None]:
             allowed="[M, 3, H, W], or a pair of weak and strong views of that shape",
         )
     return views[0], views[1] if len(views) == 2 else None
-
-
-def _takes_strong(term: TermConfig) -> bool:
-    return term.view == "strong" and term.mix_at == "strong"
-
-
-def _name(term: TermConfig, number: int) -> str:
-    return term.name or f"term{number}"
-
-
-def _check_terms(terms: Sequence[TermConfig], mixers: Sequence[Mixer | None]) -> None:
-    names = ["supervised"]
-    for number, (term, mixer) in enumerate(zip(terms, mixers, strict=True)):
-        if _name(term, number) in names:  # their figures would be added up
-            found = f"{_name(term, number)!r}, which another loss has"
-            raise ConfigError(found, where=f"terms.{number}.name", hint="Give every term a name of its own")
-        names.append(_name(term, number))
-        if mixer is not None and mixer.needs_targets and term.order == "mix-then-label":
-            raise ConfigError(
-                f"{type(mixer).__name__} looks at labels, which come after it",
-                where=f"terms.{number}.order",
-                allowed="label-then-mix",
-            )
-
-
-def _set_losses(supervised: SupervisedConfig, terms: Sequence[TermConfig], kind: OutputKind) -> dict[str, SetLoss]:
-    """Return the set losses by the name of what they are for."""
-    parts: dict[str, SupervisedConfig | TermConfig] = {"supervised": supervised}
-    parts.update((_name(term, number), term) for number, term in enumerate(terms))
-    losses = {name: SetLoss(**part.set_loss.model_dump()) for name, part in parts.items() if part.loss == "set"}
-    if losses and kind != "queries":
-        found = f"{kind!r}, but the loss of {', '.join(losses)} is 'set', which matches masks with queries"
-        raise ConfigError(found, where="kind", allowed="queries", hint="Or change supervised.loss and the terms' loss")
-    return losses
 
 
 def _group_of(model: nn.Module) -> Group | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from genaug.errors import ConfigError
+from genaug_torch.state import differences
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -84,6 +88,22 @@ class EmaTeacher:
         state: dict[str, Tensor] = self._average.state_dict()
         return state
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from what `state_dict` returned."""
-        self._average.load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned.
+
+        Raises:
+            ConfigError: It is of another model; says what differs. The teacher is then as it was before.
+        """
+        before = copy.deepcopy(self._average.state_dict())
+        try:
+            self._average.load_state_dict(state)
+        except Exception as error:  # torch copies all that fits before it tells what does not
+            for name, value in self._average.state_dict().items():
+                if isinstance(value, Tensor):
+                    value.copy_(before[name])
+            raise ConfigError(
+                differences(before, state) or str(error),
+                where="teacher",
+                allowed="weights of this model's names and shapes",
+                hint="Build the model as it was when the state was taken, with as many classes",
+            ) from error
