@@ -36,6 +36,9 @@ class TransportOptions(Options):
         description="Scales of tta, each with its mirror image (C: 1; 1 and 1.25 for ADE20K, COCO).",
     )
     multiple: int = Field(1, ge=1, description="Scaled sizes are rounded to multiples of this (C: the patch size, 14).")
+    align_corners: bool = Field(
+        False, description="Of the resizing of images and answers for tta; as your model resizes (ours)."
+    )
 
     @field_validator("marginal")
     @classmethod

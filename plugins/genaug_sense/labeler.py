@@ -57,7 +57,13 @@ class SenseLabeler(PseudoLabeler):
         aided = {"none": 0, "half": len(images) // 2, "full": len(images)}[options.tta]
         if aided == 0:
             return teacher(images)
-        first = averaged(teacher, images[:aided], scales=options.scales, multiple=options.multiple)
+        first = averaged(
+            teacher,
+            images[:aided],
+            scales=options.scales,
+            multiple=options.multiple,
+            align_corners=options.align_corners,
+        )
         return first if aided == len(images) else joined(first, teacher(images[aided:]))
 
     def label(

@@ -14,7 +14,9 @@ from genaug.predictions import Predictions, full
 Teacher = Callable[[Tensor], Predictions]
 
 
-def averaged(teacher: Teacher, images: Tensor, *, scales: Sequence[float], multiple: int = 1) -> Predictions:
+def averaged(
+    teacher: Teacher, images: Tensor, *, scales: Sequence[float], multiple: int = 1, align_corners: bool = False
+) -> Predictions:
     """Return the mean of the teacher's answers to the images and their mirror images at several scales.
 
     Logits are averaged as logits, probabilities and scores as they are, and log-probabilities like logits.
@@ -24,6 +26,7 @@ def averaged(teacher: Teacher, images: Tensor, *, scales: Sequence[float], multi
         images: float ``[B, 3, H, W]``.
         scales: Above 0.
         multiple: Scaled sizes are rounded to multiples of this; scale 1 stays what it is.
+        align_corners: Of the bilinear resizing of images and answers.
     """
     size = (int(images.shape[2]), int(images.shape[3]))
     answers: list[Predictions] = []
@@ -31,9 +34,9 @@ def averaged(teacher: Teacher, images: Tensor, *, scales: Sequence[float], multi
         scaled = images
         if scale != 1:
             changed = [max(multiple, round(scale * edge / multiple) * multiple) for edge in size]
-            scaled = F.interpolate(images, size=changed, mode="bilinear", align_corners=False)
-        answers.append(teacher(scaled).resized(size))
-        answers.append(teacher(scaled.flip(3)).map(lambda values: values.flip(3)).resized(size))
+            scaled = F.interpolate(images, size=changed, mode="bilinear", align_corners=align_corners)
+        plain, mirrored = teacher(scaled), teacher(scaled.flip(3)).map(lambda values: values.flip(3))
+        answers += [answer.resized(size, align_corners=align_corners) for answer in (plain, mirrored)]
     return mean_of(answers)
 
 

@@ -102,16 +102,18 @@ def test_parts_may_go_backward_one_by_one():
     assert figures.keys() == again.keys()
 
 
-def test_scales_average_the_student_and_keep_the_targets():
+@pytest.mark.parametrize("corners", [False, True])
+def test_scales_average_the_student_and_keep_the_targets(corners):
     student, (images, labels, unlabelled) = model(), data()
     term = {"view": "weak", "scales": [1.0, 0.5], "normalizer": "kept"}
-    step = make(term, student=student, labeler={"use": "threshold", "threshold": 0})
+    table = recipe(term, labeler={"use": "threshold", "threshold": 0})
+    step = SemiSupervisedStep(student, table, kind="logits", num_classes=K, align_corners=corners)
     _, figures = step(images, labels, unlabelled)
-    targets = student(unlabelled).argmax(1)
+    targets, how = student(unlabelled).argmax(1), {"mode": "bilinear", "align_corners": corners}
     losses = []
     for size in ((12, 10), (6, 5)):
-        seen = nn.functional.interpolate(unlabelled, size=size, mode="bilinear")
-        logits = nn.functional.interpolate(student(seen), size=(12, 10), mode="bilinear")
+        seen = nn.functional.interpolate(unlabelled, size=size, **how)
+        logits = nn.functional.interpolate(student(seen), size=(12, 10), **how)
         losses.append(nn.functional.cross_entropy(logits, targets))
     torch.testing.assert_close(figures["loss/term0"], (sum(losses) / 2).detach())
 

@@ -202,16 +202,17 @@ def test_without_tta_the_teacher_is_asked_once() -> None:
     assert teacher.seen == [(3, 3, 8, 10)]
 
 
-def test_tta_averages_mirrored_and_scaled_answers() -> None:
+@pytest.mark.parametrize("corners", [False, True])
+def test_tta_averages_mirrored_and_scaled_answers(corners: bool) -> None:
     teacher, images = Teacher(), torch.rand(2, 3, 8, 12)
-    labeler = SenseLabeler(tta="full", scales=(1.0, 1.25), multiple=4)
+    labeler = SenseLabeler(tta="full", scales=(1.0, 1.25), multiple=4, align_corners=corners)
     made = labeler.predict(teacher, images)
     assert teacher.seen == [(2, 3, 8, 12), (2, 3, 8, 12), (2, 3, 8, 16), (2, 3, 8, 16)]  # 10 and 15 to multiples of 4
-    wide = F.interpolate(images, size=(8, 16), mode="bilinear", align_corners=False)
+    wide = F.interpolate(images, size=(8, 16), mode="bilinear", align_corners=corners)
     parts = []
     for view in (images, wide):
         answers = (Teacher()(view).values, Teacher()(view.flip(3)).values.flip(3))
-        parts += [F.interpolate(x, size=(8, 12), mode="bilinear", align_corners=False) for x in answers]
+        parts += [F.interpolate(x, size=(8, 12), mode="bilinear", align_corners=corners) for x in answers]
     torch.testing.assert_close(made.values, torch.stack(parts).mean(0))
     assert made.kind == "logits"
 
