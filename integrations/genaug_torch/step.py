@@ -67,7 +67,7 @@ class SemiSupervisedStep:
         ignore_index: Label of pixels that do not count, outside ``0 .. K - 1``; the class table's by default, or 255.
         key: Where the dense output is, see `OutputReader`.
         align_corners: How your model resizes: for outputs of a lower stride, teacher's and student's, and for the
-            images of a term's ``scales``. Labelers that ask the teacher at several sizes have an option of the same name.
+            images of a term's ``scales``. Labelers that ask the teacher at several sizes have an option of that name.
         query_order: For ``kind="queries"``, see `OutputReader`.
         mean: Of the normalisation that the loader has done, see `StrongView`.
         std: Likewise.
