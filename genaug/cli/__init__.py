@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from genaug import __version__
-from genaug.errors import GenaugError, PluginWarning, did_you_mean
+from genaug.errors import DataError, GenaugError, PluginWarning, did_you_mean
 
 # verb -> (module:command, one line for the help). The order is the order of a project.
 VERBS = {
@@ -31,13 +31,16 @@ VERBS = {
 }
 
 _DEBUG = "genaug.debug"
+PROBLEMS, WRONG = 1, 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 class _Failure(click.ClickException):
-    """A `GenaugError` on its way to the terminal: its message, exit code 2, no traceback."""
+    """A `GenaugError` on its way to the terminal: its message and exit code, no traceback."""
 
-    exit_code = 2
+    def __init__(self, error: GenaugError) -> None:
+        super().__init__(str(error))
+        self.exit_code = PROBLEMS if isinstance(error, DataError) else WRONG  # as `check` has it
 
     def show(self, file: Any = None) -> None:
         """Print the message to standard error."""
@@ -80,7 +83,7 @@ class LazyGroup(click.Group):
         except GenaugError as error:
             if ctx.meta.get(_DEBUG):
                 raise
-            raise _Failure(str(error)) from None
+            raise _Failure(error) from None
         except KeyboardInterrupt:
             if ctx.meta.get(_DEBUG):
                 raise
@@ -95,8 +98,9 @@ class LazyGroup(click.Group):
 def group(ctx: click.Context, debug: bool) -> None:
     """Augmentation for semantic segmentation with few labels: masks to images, filters, pseudo-labels.
 
-    Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 problems were found or
-    some samples failed, 2 the command or the recipe is wrong, 130 interrupted.
+    Results go to standard output, progress and errors to standard error. Exit codes, the same for every verb: 0 done;
+    1 the data have problems, some samples failed, or a part of the installation is broken; 2 the command or the recipe
+    is wrong, a model it names is not there, or the work could not be done; 130 interrupted.
     """
     ctx.meta[_DEBUG] = debug
 

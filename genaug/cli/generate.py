@@ -8,6 +8,6 @@ command = stage_command(
     """Make every sample of the recipe that the store lacks.
 
     RECIPE is a file or the name of a ready recipe; KEY=VALUE overrides one of its keys. Goes on where an interrupted
-    call stopped. Exit code 1: some samples failed; the same command tries them again.
+    call stopped. Exit code 1: the data have problems, or some samples failed, which the same command tries again.
     """,
 )

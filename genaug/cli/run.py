@@ -8,7 +8,7 @@ command = stage_command(
     """Adapt if needed, generate, filter and report.
 
     RECIPE is a file or the name of a ready recipe; KEY=VALUE overrides one of its keys, e.g. generator.steps=20.
-    Killed at any moment, the same command goes on where it stopped and ends with the same files. Exit code 1: some
-    samples failed; the same command tries them again.
+    Killed at any moment, the same command goes on where it stopped and ends with the same files. Exit code 1: the data
+    have problems and nothing was written, or some samples failed, which the same command tries again.
     """,
 )

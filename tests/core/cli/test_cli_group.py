@@ -66,12 +66,13 @@ def test_errors_of_genaug_are_one_line_and_exit_code_2(verb: Callable[..., None]
         assert isinstance(shown.exception, ConfigError)
 
 
-def test_problems_in_data_keep_their_lines(verb: Callable[..., None]) -> None:
+def test_problems_in_data_keep_their_lines_and_exit_with_code_1(verb: Callable[..., None]) -> None:
     def fail() -> None:
         raise DataError("2 problems", problems=["one", "two"])
 
     verb(fail)
-    assert CliRunner().invoke(group, ["doctor"]).stderr == "genaug: 2 problems.\n  - one\n  - two\n"
+    result = CliRunner().invoke(group, ["doctor"])
+    assert (result.exit_code, result.stderr) == (1, "genaug: 2 problems.\n  - one\n  - two\n")
 
 
 def test_bugs_are_not_dressed_up(verb: Callable[..., None]) -> None:

@@ -108,7 +108,7 @@ def test_too_many_colours_are_refused(write_pairs: Write) -> None:
     root = write_pairs({"a": np.zeros((10, 10), np.uint8)})
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 10, 3), dtype=np.uint8)).save(root / "masks/a.png")
     result = run("init", root, "--output", root / "recipe.yaml")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "the masks are RGB and hold more than 64 colours" in result.stderr
     assert not (root / "recipe.yaml").exists()
 
@@ -146,12 +146,12 @@ def test_damaged_data_are_told_and_the_recipe_is_written_all_the_same(write_pair
 
 def test_folders_without_data_or_readable_masks_are_refused(write_pairs: Write, tmp_path: Path) -> None:
     result = run("init", tmp_path / "nowhere")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "nowhere: does not exist" in result.stderr
     root = write_pairs({"a": mask(0, 1)})
     Image.new("I;16", (2, 1)).save(root / "masks" / "a.png")
     result = run("init", root, "--output", root / "recipe.yaml")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "no mask can be read" in result.stderr
     assert "more than 8 bits a pixel" in result.stderr
 

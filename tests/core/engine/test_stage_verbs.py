@@ -43,6 +43,17 @@ def test_partial_failure_is_exit_code_one(tmp_path):
     assert "2 made" in result.stdout
 
 
+@pytest.mark.parametrize("arguments", [["run"], ["adapt"], ["generate"], ["filter"], ["run", "--dry-run"]])
+def test_problems_in_data_are_exit_code_one_in_every_verb(tmp_path, arguments):
+    recipe = write_recipe(tmp_path, **FULL)
+    nowhere = "data={format: folder, images: nowhere, masks: nowhere}"
+    result = genaug(arguments[0], recipe, nowhere, *arguments[1:])
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "- the folder of images nowhere does not exist" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_dry_run(tmp_path):
     recipe = write_recipe(tmp_path, **FULL)
     result = genaug("run", recipe, "--dry-run", "--shard", "1/2")
