@@ -29,3 +29,9 @@ def genaug_components() -> Iterator[Component]:
         "genaug_tiny.quickstart:quickstart_matchmask",
         summary="MatchMask from 20 labelled scenes to a comparison of segmenters, on data that genaug draws",
     )
+    yield Component(
+        "quickstart",
+        "matchmask-short",
+        "genaug_tiny.quickstart:quickstart_matchmask_short",
+        summary="the same path in seconds, with too few steps to learn from: shows that an installation works",
+    )
