@@ -71,7 +71,7 @@ def _plan_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"recipe    {report['recipe']} -> {report['output']}"
     yield f"samples   {report['samples']}: {report['conditions']} conditions x {report['samples_per_condition']}"
     sizes = ", ".join(f"{size} ({count})" for size, count in report["sizes"].items())
-    yield f"batches   {report['batches']} of at most {report['batch_size']}; sizes {sizes}"
+    yield f"batches   {report['batches']} of at most {report['batch_size']}; width x height: {sizes}"
     if report["shard"]:
         yield f"shard     {report['shard']}: {report['shard_samples']} samples"
     yield f"done      {report['done']}"

@@ -32,7 +32,8 @@ class Plan:
         masks: `mask_hash` of each condition.
         per_condition: K.
         batches: Draw numbers that are made together.
-        sizes: How many draws there are of each size key, by first appearance.
+        sizes: How many samples there will be of each ``(height, width)``, that of their condition, by first
+            appearance.
         pixels: Pixels of all draws together, at the conditions' sizes.
     """
 
@@ -84,12 +85,12 @@ def make_plan(
         if visit is not None:
             visit(condition)
         plan.masks.append(mask_hash(condition.mask))
+        plan.sizes[condition.size] = plan.sizes.get(condition.size, 0) + count
         plan.pixels += count * condition.size[0] * condition.size[1]
         for k in range(count):
             size = generator.size_of(Draw(condition, k, seed_of(rng, condition.id, k)))
             waiting.setdefault(size, []).append(position * count + k)
-    for size, numbers in waiting.items():
-        plan.sizes[size] = len(numbers)
+    for numbers in waiting.values():
         plan.batches += [numbers[i : i + largest] for i in range(0, len(numbers), largest)]
     return plan
 

@@ -177,9 +177,9 @@ def preview(recipe: Recipe, *, device: str = "auto", shard: Shard | None = None)
     The components' libraries are imported, since they decide which samples share a batch. Data is read and checked.
 
     Returns:
-        ``conditions``, ``samples_per_condition``, ``samples``, ``batch_size``, ``batches``, ``sizes`` (size key ->
-        samples), ``shard``, ``shard_samples``, ``done`` (of all samples), ``bytes`` (upper bound on disk),
-        ``to_adapt``, ``filters``.
+        ``conditions``, ``samples_per_condition``, ``samples``, ``batch_size``, ``batches``, ``sizes`` (width x height
+        of the samples -> how many), ``shard``, ``shard_samples``, ``done`` (of all samples), ``bytes`` (upper bound on
+        disk), ``to_adapt``, ``filters``.
     """
     context = recipe.context(device=resolve_device(device))
     source, conditions = checked_sources(recipe, context)
@@ -201,7 +201,7 @@ def preview(recipe: Recipe, *, device: str = "auto", shard: Shard | None = None)
         "samples": len(plan),
         "batch_size": generator.batch_size,
         "batches": len(plan.batches),
-        "sizes": {f"{h}x{w}": count for (h, w), count in plan.sizes.items()},
+        "sizes": {f"{w}x{h}": count for (h, w), count in plan.sizes.items()},
         "shard": str(shard) if shard else None,
         "shard_samples": sum(map(len, mine)),
         "done": len(SampleStore.open(recipe.output).index) if begun else 0,

@@ -43,6 +43,7 @@ def test_the_generator_decides_what_may_share_a_batch(tmp_path):
     _, together = plan_of(tmp_path / "b", generator={"square": True})
     assert by_size.batches == [[0, 1, 2, 9], [10, 11], [3, 4, 5, 6], [7, 8]]
     assert together.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert by_size.sizes == together.sizes == {(32, 48): 6, (32, 24): 6}  # the samples', whatever shares a batch
 
 
 def test_conditions_are_visited_in_order(tmp_path):

@@ -193,7 +193,7 @@ def test_preview_writes_nothing(tmp_path):
     plan = preview(make_recipe(tmp_path, **FULL), device="cpu", shard=Shard(2, 3))
     assert not (tmp_path / "out").exists()
     assert (plan["samples"], plan["batches"], plan["done"]) == (12, 4, 0)
-    assert plan["sizes"] == {"32x48": 6, "32x24": 6}
+    assert plan["sizes"] == {"48x32": 6, "24x32": 6}
     assert (plan["shard"], plan["shard_samples"]) == ("2/3", 2)
     assert len(plan["to_adapt"]) == 1
     assert plan["filters"] == ["dark", "rows"]

@@ -59,6 +59,9 @@ def test_dry_run(tmp_path):
     result = genaug("run", recipe, "--dry-run", "--shard", "1/2")
     assert result.returncode == 0
     assert "12: 4 conditions x 3" in result.stdout
+    assert "of at most 4; width x height: 48x32 (6), 24x32 (6)" in result.stdout
+    square = genaug("run", recipe, "--dry-run", "generator.square=true").stdout
+    assert "batches   3 of at most 4; width x height: 48x32 (6), 24x32 (6)" in square
     assert "shard     1/2: " in result.stdout
     assert not (tmp_path / "out").exists()
     assert json.loads(genaug("run", recipe, "--dry-run", "--json").stdout)["samples"] == 12

@@ -171,7 +171,8 @@ def test_checking_reads_images_and_asks_nobody(folder):
     assert predictor.calls == 0
 
 
-def test_a_preview_needs_no_trained_predictor(folder):
+@pytest.mark.parametrize("size_mode", ["square", "keep_aspect"])
+def test_a_preview_needs_no_trained_predictor(folder, size_mode):
     (folder.path / "masks").mkdir()
     (folder.path / "real").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder.path / "real" / "m.png")
@@ -181,14 +182,14 @@ def test_a_preview_needs_no_trained_predictor(folder):
             "labels": {"names": dict(LABELS.names)},
             "data": {"images": "real", "masks": "masks"},
             "conditions": {"format": "pseudo-masks", "images": "photos", "predictor": {"use": "small-unet"}},
-            "generator": {"use": "matchmask", "base": "genaug-tiny", "images_per_mask": 2, "size_mode": "keep_aspect"},
+            "generator": {"use": "matchmask", "base": "genaug-tiny", "images_per_mask": 2, "size_mode": size_mode},
             "output": "out",
         },
         root=folder.path,
     )
     plan = preview(recipe, device="cpu")
     assert (plan["conditions"], plan["samples"]) == (3, 6)
-    assert plan["sizes"] == {"8x10": 2, "5x5": 2, "5x4": 2}
+    assert plan["sizes"] == {"10x8": 2, "5x5": 2, "4x5": 2}  # width x height of the samples, in both modes
     assert len(plan["to_adapt"]) == 2
     assert not (folder.path / "out").exists()
 
