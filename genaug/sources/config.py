@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from genaug.config import Options
 
-#: Twice this is where Pillow itself refuses; above it one picture takes half a gigabyte.
+#: Where Pillow itself refuses to open a picture; one of this size takes half a gigabyte.
 MAX_PIXELS = 178_956_970
 
 
@@ -29,7 +29,12 @@ class FolderOptions(Options):
     recursive: bool = Field(False, description="Look into sub-folders too.")
     color_map: bool = Field(False, description="Masks are RGB; labels.colors says which colour is which class.")
     gray: bool = Field(False, description="Accept 8-bit gray images and repeat their channel three times.")
-    max_pixels: int = Field(MAX_PIXELS, gt=0, le=2 * MAX_PIXELS, description="Largest picture that is decoded.")
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        gt=0,
+        le=MAX_PIXELS,
+        description="Largest picture that is decoded; Pillow opens none above the default.",
+    )
 
     @model_validator(mode="after")
     def _something_to_read(self) -> FolderOptions:

@@ -15,6 +15,7 @@ from genaug.sources.survey import Finding
 from genaug.types import Image, Mask
 
 _ORIENTATION = 0x0112  # EXIF tag
+_TILES = "Cut it into tiles"
 _RESAVE = "Save class ids as 8-bit gray or palette PNG"
 
 
@@ -132,7 +133,7 @@ def _opened(path: Path, name: str, max_pixels: int) -> Iterator[tuple[PIL.Image.
     except RefusedError:
         raise
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
-        raise RefusedError(_too_large(f"{name} ({error})")) from None
+        raise RefusedError(Finding("the picture is too large for Pillow", f"{name} ({error})", _TILES)) from None
     except FileNotFoundError:
         raise RefusedError(Finding("the file does not exist", name)) from None
     except Exception as error:  # decoders of damaged files raise nearly everything
@@ -144,7 +145,8 @@ def _opened(path: Path, name: str, max_pixels: int) -> Iterator[tuple[PIL.Image.
 def _refuse_unsafe(picture: PIL.Image.Image, name: str, max_pixels: int) -> None:
     width, height = picture.size
     if width * height > max_pixels:
-        raise RefusedError(_too_large(f"{name} ({width}x{height})"))
+        what, hint = f"the picture is larger than max_pixels ({max_pixels})", f"{_TILES}, or raise max_pixels"
+        raise RefusedError(Finding(what, f"{name} ({width}x{height})", hint))
     if getattr(picture, "n_frames", 1) > 1:
         raise _refused("the file holds several pictures", name, picture, "Save one picture a file")
     orientation = picture.getexif().get(_ORIENTATION, 1)
@@ -152,10 +154,6 @@ def _refuse_unsafe(picture: PIL.Image.Image, name: str, max_pixels: int) -> None
         what = "the EXIF orientation asks for a rotation, which image and mask may not share"
         hint = "Rotate the pixels and remove the tag, e.g. with PIL.ImageOps.exif_transpose"
         raise RefusedError(Finding(what, f"{name} (orientation {orientation})", hint))
-
-
-def _too_large(subject: str) -> Finding:
-    return Finding("the picture is larger than max_pixels", subject, "Cut it into tiles, or raise max_pixels")
 
 
 def _refused(what: str, name: str, picture: PIL.Image.Image, hint: str) -> RefusedError:

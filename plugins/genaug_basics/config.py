@@ -92,7 +92,7 @@ class PseudoMasksOptions(PredictorOptions):
     recursive: bool = Field(False, description="Look into sub-folders too.")
     gray: bool = Field(False, description="Accept 8-bit gray images and repeat their channel three times.")
     max_pixels: int = Field(
-        1 << 24, gt=0, le=2 * MAX_PIXELS, description="Largest image; logits take 4 bytes a pixel and class."
+        1 << 24, gt=0, le=MAX_PIXELS, description="Largest image; logits take 4 bytes a pixel and class."
     )
     min_confidence: float | None = Field(
         None, gt=0, le=1, description="Ignore regions of a lower mean softmax probability; off by default (paper)."

@@ -127,7 +127,7 @@ class PseudoMasks(Source):
             return mask
         hint = "Delete this file to have it predicted again"
         try:
-            mask = read_mask(path, name=path.name, colors=None, max_pixels=2 * MAX_PIXELS)
+            mask = read_mask(path, name=path.name, colors=None, max_pixels=MAX_PIXELS)
         except RefusedError as error:
             raise DataError(f"{error.finding.subject}: {error.finding.what}", where=str(path), hint=hint) from error
         if mask.shape != image.shape[:2]:

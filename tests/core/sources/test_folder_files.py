@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from genaug.errors import ConfigError, DataError
 from genaug.labels import LabelSpace, default_color
-from genaug.sources.config import FolderOptions
+from genaug.sources.config import MAX_PIXELS, FolderOptions
 from genaug.sources.folder import FolderSource
 
 LABELS = LabelSpace({0: "road", 1: "car", 15: "tree"})
@@ -192,10 +194,22 @@ def test_rotations_by_exif_are_refused(tmp_path: Path) -> None:
 def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
     put(tmp_path, image=Image.new("RGB", (20, 10)))
     (line,) = source(tmp_path, max_pixels=199).check()[:1]
-    assert "the picture is larger than max_pixels: 2x: i/a.png (20x10), m/a.png (20x10)" in line
+    assert (
+        "the picture is larger than max_pixels (199): 2x: i/a.png (20x10), m/a.png (20x10). Cut it into tiles, or raise"
+        in line
+    )
     # A file that claims 400 million pixels in 60 bytes: above what Pillow itself opens.
     (tmp_path / "i" / "a.png").write_bytes(gray_png(8, b"", 20_000, 20_000))
-    assert "the picture is larger than max_pixels: 1x: i/a.png" in source(tmp_path).check()[0]
+    line = source(tmp_path).check()[0]
+    assert line.startswith("the picture is too large for Pillow: 1x: i/a.png (")
+    assert line.endswith("Cut it into tiles.")  # raising max_pixels would not help
+
+
+def test_no_limit_above_what_pillow_opens_is_accepted() -> None:
+    assert PIL.Image.MAX_IMAGE_PIXELS is not None
+    assert 2 * PIL.Image.MAX_IMAGE_PIXELS == MAX_PIXELS == FolderOptions(images="i").max_pixels
+    with pytest.raises(ValidationError, match="max_pixels"):
+        FolderOptions(images="i", max_pixels=MAX_PIXELS + 1)
 
 
 def test_damaged_files_are_told_and_do_not_stop_the_rest(tmp_path: Path) -> None:
