@@ -35,11 +35,18 @@ def test_tables_come_back_from_json(table: dict[int, str], data: st.DataObject) 
 
 @pytest.mark.parametrize("name", named_sets())
 def test_shipped_tables_are_sound(name: str) -> None:
-    count = {"ade150": 150, "camvid11": 11, "cityscapes19": 19, "voc21": 21}[name]
+    count = {"ade150": 150, "ade150-zero": 150, "camvid11": 11, "cityscapes19": 19, "voc21": 21}[name]
     space = LabelSpace.from_config(name)
-    assert len(space.ids) == count
-    assert space.ignore_index == 255
-    assert len({space.color(i) for i in (*space.ids, 255)}) == count + 1
+    first, ignored = (1, 0) if name == "ade150" else (0, 255)
+    assert space.ids == tuple(range(first, first + count))
+    assert space.ignore_index == ignored
+    assert len({space.color(i) for i in (*space.ids, ignored)}) == count + 1
+
+
+def test_both_ade_tables_name_the_same_classes_one_id_apart() -> None:
+    released, lowered = LabelSpace.from_config("ade150"), LabelSpace.from_config("ade150-zero")
+    assert {i - 1: name for i, name in released.names.items()} == dict(lowered.names)
+    assert (released.names[1], released.names[4], released.names[150]) == ("wall", "floor", "flag")
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
