@@ -27,6 +27,14 @@ class Options(BaseModel):
     #: Names of options that change speed or reports, never a sample beyond rounding; a store outlives their change.
     speed_only: ClassVar[frozenset[str]] = frozenset()
 
+    @property
+    def ignores_unknown_ids(self) -> bool:
+        """Whether a generator wants masks whose ids outside the class table are set to the ignore index.
+
+        Sources then tell of such ids in a note; by default they are a problem.
+        """
+        return False
+
     def decisive(self) -> dict[str, Any]:
         """Return the JSON form without the options in `speed_only`, here and in nested options."""
         result = {k: v for k, v in self.model_dump(mode="json").items() if k not in self.speed_only}

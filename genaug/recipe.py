@@ -45,12 +45,15 @@ class BuildContext:
         labels: Class table.
         registry: Where other components are looked up.
         device: Torch device string.
+        ignore_unknown_ids: Sources set ids outside the class table to the ignore index and note it, since the
+            generator's options ask for it (`Options.ignores_unknown_ids`); such ids are a problem otherwise.
     """
 
     root: Path
     labels: LabelSpace
     registry: Registry
     device: str = "cpu"
+    ignore_unknown_ids: bool = False
     _built: dict[str, Any] = field(default_factory=dict)
     #: ``(folder name, component)`` of everything built that learns from labelled samples first.
     adaptables: list[tuple[str, Adaptable]] = field(default_factory=list)
@@ -154,7 +157,11 @@ class Recipe:
 
     def context(self, *, device: str = "cpu") -> BuildContext:
         """Return a fresh context to build components in."""
-        return BuildContext(self.root, self.labels, self.registry, device)
+        part, ignore = self.config.generator, False
+        if part is not None:
+            _, options = check_options(self.registry, "generator", part.use, part.options, where="generator")
+            ignore = isinstance(options, Options) and options.ignores_unknown_ids
+        return BuildContext(self.root, self.labels, self.registry, device, ignore_unknown_ids=ignore)
 
     def source(self, context: BuildContext | None = None) -> Source:
         """Build the source of labelled samples.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -49,7 +50,8 @@ def summarize(survey: Survey, labels: LabelSpace) -> dict[str, Any]:
         for i in labels.ids
     ]
     return {
-        "problems": survey.problems,
+        "problems": [asdict(problem) for problem in survey.problems],
+        "notes": [asdict(note) for note in survey.notes],
         "samples": survey.samples,
         "images": survey.images,
         "masks": survey.masks,
@@ -77,15 +79,15 @@ def _missing_libraries(recipe: Recipe) -> list[str]:
     return notes
 
 
-def _lines(report: dict[str, Any]) -> Iterator[str]:
+def _lines(report: dict[str, Any], *, every: bool) -> Iterator[str]:
     for part in ("data", "conditions"):
         if report[part] is not None:
-            yield from _part_lines(part, report[part])
+            yield from _part_lines(part, report[part], every=every)
     yield from (f"note: {note}" for note in report["notes"])
     yield "The recipe and its data are sound." if report["ok"] else "There are problems; genaug changes no file."
 
 
-def _part_lines(title: str, part: dict[str, Any]) -> Iterator[str]:
+def _part_lines(title: str, part: dict[str, Any], *, every: bool) -> Iterator[str]:
     sizes = list(part["sizes"].items())
     shown = ", ".join(f"{size} ({count})" for size, count in sizes[:3])
     more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
@@ -93,10 +95,26 @@ def _part_lines(title: str, part: dict[str, Any]) -> Iterator[str]:
     yield f"{title}: {counts}" + (f"; width x height: {shown}{more}" if sizes else "")
     if part["masks"]:
         yield from _class_lines(part)
-    if part["problems"]:
-        yield f"problems ({len(part['problems'])}):"
-        yield from (f"  - {problem}" for problem in part["problems"])
+    for kind in ("problems", "notes"):
+        if part[kind]:
+            yield f"{kind} ({len(part[kind])}):"
+            yield from (line for remark in part[kind] for line in _remark_lines(remark, every=every))
     yield ""
+
+
+def _remark_lines(remark: dict[str, Any], *, every: bool) -> Iterator[str]:
+    """Yield one line, with every file below it if there are more than the line names and `every` is set."""
+    from genaug.sources.survey import NAMED, Remark
+
+    subjects = remark["subjects"]
+    if len(subjects) <= NAMED:
+        yield f"  - {Remark(**remark)}"
+    elif every:
+        headline = Remark(f"{remark['what']}: {len(subjects)}x", hint=remark["hint"])
+        yield f"  - {headline}"
+        yield from (f"      {subject}" for subject in subjects)
+    else:
+        yield f"  - {Remark(**remark)} All of them: --all."
 
 
 def _class_lines(part: dict[str, Any]) -> Iterator[str]:
@@ -111,9 +129,10 @@ def _class_lines(part: dict[str, Any]) -> Iterator[str]:
 @click.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--all", "every", is_flag=True, help="Name every file of every problem; --json always does.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def command(ctx: click.Context, recipe: str, overrides: Sequence[str], as_json: bool) -> None:
+def command(ctx: click.Context, recipe: str, overrides: Sequence[str], every: bool, as_json: bool) -> None:
     """Validate RECIPE and read all of its data, listing every problem.
 
     RECIPE is a file or the name of a ready recipe; KEY=VALUE changes one of its keys, e.g. generator.batch_size=2.
@@ -122,6 +141,6 @@ def command(ctx: click.Context, recipe: str, overrides: Sequence[str], as_json: 
     from genaug.recipe import load_recipe
 
     report = inspect(load_recipe(recipe, overrides))
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report, every=every)))
     if not report["ok"]:
         ctx.exit(1)

@@ -184,7 +184,7 @@ def _by_id(pairing: Pairing, data: Mapping[str, Any], output: Path, names: Names
     )
     survey = FolderSource(options, anything, root=output.resolve().parent).survey()
     if not survey.masks:
-        raise DataError("no mask can be read", problems=survey.problems, where=data["masks"])
+        raise DataError("no mask can be read", problems=map(str, survey.problems), where=data["masks"])
     ids = list(survey.ids)
     ignore, comments = _ignore_index(ids, survey.masks_with.tolist(), names)
     if _is_palette(pairing):

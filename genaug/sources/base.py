@@ -50,28 +50,28 @@ class Source(ABC):
         from tqdm import tqdm
 
         from genaug.errors import GenaugError
-        from genaug.sources.survey import Survey, count_ids
+        from genaug.sources.survey import Remark, Survey, count_ids
 
         survey = Survey()
         try:
             ids = self.ids()
         except GenaugError as error:
-            survey.problems.append(str(error))
+            survey.problems.append(Remark(str(error)))
             return survey
         survey.samples = len(ids)
         for sample_id in tqdm(ids, desc="check", unit="sample", delay=1):
             try:
                 sample = self.load(sample_id)
             except GenaugError as error:
-                survey.problems.append(str(error))
+                survey.problems.append(Remark(str(error)))
                 continue
             pixels = None if sample.mask is None else count_ids(sample.mask)
             survey.add(image=sample.image is not None, size=sample.size, pixels=pixels)
         return survey
 
     def check(self) -> list[str]:
-        """Read everything and return all problems, one line each with file names; empty when sound."""
-        return self.survey().problems
+        """Read everything and return all problems, a line each with the first file names; empty when sound."""
+        return [str(problem) for problem in self.survey().problems]
 
     def __len__(self) -> int:
         return len(self.ids())

@@ -20,18 +20,22 @@ from genaug.sources.base import Source
 from genaug.sources.config import FolderOptions
 from genaug.sources.files import ColorTable, RefusedError, read_image, read_mask
 from genaug.sources.listing import Entry, Layout, Listing, list_samples
-from genaug.sources.survey import Finding, Survey, count_ids, listed, summarize
+from genaug.sources.survey import Finding, Remark, Survey, count_ids, listed, summarize
 from genaug.types import Image, Mask, Sample
 
 if TYPE_CHECKING:
     from genaug.recipe import BuildContext
 
+_FOREGROUND = "make it a class: names {0: ..., 255: ...}, ignore_index 254"
 _MANY_IDS = 8  # more foreign ids than this are told in one line: the mask holds something else than class ids
 
 
 @dataclass(slots=True)
 class _Read:
-    """What one entry's files hold; small enough to keep for every sample of a large folder."""
+    """What one entry's files hold; small enough to keep for every sample of a large folder.
+
+    `foreign` are the mask's ids outside the class table; where the source ignores them, `pixels` has them as ignored.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     foreign: tuple[int, ...] = ()
@@ -57,13 +61,16 @@ class FolderSource(Source):
         options: Where the files are and how they are read.
         labels: Class table that masks are checked against.
         root: Folder that the paths of `options` refer to.
+        ignore_unknown_ids: Set ids outside the class table to the ignore index and note it; a problem otherwise.
 
     Raises:
         ConfigError: ``color_map`` without a colour for every class.
     """
 
-    def __init__(self, options: FolderOptions, labels: LabelSpace, *, root: Path) -> None:
-        self.options, self.labels = options, labels
+    def __init__(
+        self, options: FolderOptions, labels: LabelSpace, *, root: Path, ignore_unknown_ids: bool = False
+    ) -> None:
+        self.options, self.labels, self.ignore_unknown_ids = options, labels, ignore_unknown_ids
         images, masks, labeled = (
             None if value is None else root / Path(value).expanduser()
             for value in (options.images, options.masks, options.labeled)
@@ -85,7 +92,7 @@ class FolderSource(Source):
     @classmethod
     def from_config(cls, options: FolderOptions, context: BuildContext) -> FolderSource:
         """Build from a recipe."""
-        return cls(options, context.labels, root=context.root)
+        return cls(options, context.labels, root=context.root, ignore_unknown_ids=context.ignore_unknown_ids)
 
     @cached_property
     def _listing(self) -> Listing:
@@ -103,7 +110,7 @@ class FolderSource(Source):
             hint = did_you_mean(sample_id, self._listing.entries)
             raise DataError(f"no sample is called {sample_id!r}", where="data", hint=hint) from None
         image, mask, read = self._read(entry)
-        if read.foreign:
+        if read.foreign and not self.ignore_unknown_ids:
             ids = ", ".join(map(str, read.foreign[:_MANY_IDS])) + (" ..." if len(read.foreign) > _MANY_IDS else "")
             read.findings.append(Finding(f"the mask has ids outside the class table ({ids})", self._name(entry.mask)))
         if read.findings:
@@ -118,11 +125,11 @@ class FolderSource(Source):
         try:
             listing = self._listing
         except GenaugError as error:
-            survey.problems.append(str(error))
+            survey.problems.append(Remark(str(error)))
             return survey
         entries = list(listing.entries.values())
         survey.samples = len(entries)
-        findings, foreign = list(listing.findings), dict[int, list[str]]()
+        findings, foreign, blank = list(listing.findings), dict[int, list[str]](), list[str]()
         # Threads overlap the waiting for files (network folders above all); processes would cost a start each.
         pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         try:
@@ -131,10 +138,14 @@ class FolderSource(Source):
                 findings += read.findings
                 for class_id in read.foreign:
                     foreign.setdefault(class_id, []).append(self._name(entry.mask))
+                if read.pixels is not None and read.pixels[self.labels.ignore_index] == read.pixels.sum():
+                    blank.append(self._name(entry.mask))
                 survey.add(image=read.image, size=read.size, pixels=read.pixels)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a hundred thousand files
-        survey.problems = summarize(findings) + self._foreign_lines(foreign) + self._binary_lines(survey)
+        survey.problems = summarize(findings) + self._binary(survey)
+        (survey.notes if self.ignore_unknown_ids else survey.problems).extend(self._foreign(foreign))
+        self._tell_blank(blank, survey)
         return survey
 
     # ------------------------------------------------------------------ one sample
@@ -163,16 +174,22 @@ class FolderSource(Source):
                 read.size, read.pixels = mask.shape, count_ids(mask)
                 known = {*self.labels.ids, self.labels.ignore_index}
                 read.foreign = tuple(int(i) for i in np.flatnonzero(read.pixels) if int(i) not in known)
+                if read.foreign and self.ignore_unknown_ids:
+                    mask[np.isin(mask, read.foreign)] = self.labels.ignore_index
+                    read.pixels = count_ids(mask)
             except RefusedError as error:
                 read.findings.append(error.finding)
         if image is not None and mask is not None and image.shape[:2] != mask.shape:
-            sizes = f"{entry.id} (image {_size(image.shape)}, mask {_size(mask.shape)})"
+            sizes = (
+                f"{self._name(entry.image)} ({_size(image.shape)}) and {self._name(entry.mask)} ({_size(mask.shape)})"
+            )
             hint = "Resize masks with nearest neighbour only, or find the right files"
             read.findings.append(Finding("image and mask differ in size (width x height)", sizes, hint))
         if missing:
             wanted = (("image", self.layout.images, entry.image), ("mask", self.layout.masks, entry.mask))
             absent = [kind for kind, folder, path in wanted if folder is not None and path is None]
-            read.findings += [Finding(f"there is no {kind} file", entry.id) for kind in absent]
+            there = self._name(entry.image or entry.mask) or entry.id
+            read.findings += [Finding(f"there is no {kind} file", there) for kind in absent]
         return image, mask, read
 
     def _name(self, path: Path | None) -> str:
@@ -180,33 +197,66 @@ class FolderSource(Source):
 
     # ------------------------------------------------------------------ all samples
 
-    def _foreign_lines(self, foreign: dict[int, list[str]]) -> list[str]:
-        allowed = f"Allowed: {_ranges(self.labels.ids)} and the ignore index {self.labels.ignore_index}."
+    def _foreign(self, foreign: dict[int, list[str]]) -> list[Remark]:
+        """Tell of ids outside the class table: one remark each, or one on all where they can hardly be classes."""
+        if self.ignore_unknown_ids:
+            allowed = f"Ignored, as the recipe's generator asks (set to {self.labels.ignore_index})"
+        else:
+            allowed = f"Allowed: {_ranges(self.labels.ids)} and the ignore index {self.labels.ignore_index}"
         if len(foreign) > _MANY_IDS:
-            files = sorted({name for names in foreign.values() for name in names})
-            return [
-                f"the masks hold {len(foreign)} ids outside the class table ({_ranges(sorted(foreign))}) in "
-                f"{len(files)}x: {listed(files)}. {allowed} If they are classes, name them in labels; blended edges, "
-                "instance numbers and photographs look like this too."
-            ]
-        lines = [
-            f"id {class_id} is not in the class table, but in {len(names)}x: {listed(names)}. {allowed}"
-            for class_id, names in sorted(foreign.items())
+            files = tuple(sorted({name for names in foreign.values() for name in names}))
+            what = f"the masks hold {len(foreign)} ids outside the class table ({_ranges(sorted(foreign))})"
+            advice = "If they are classes, name them in labels; blended edges, instance numbers and photographs look "
+            return [Remark(what, files, f"{allowed}. {advice}like this too")]
+        clue = "" if self.ignore_unknown_ids else self._clue(set(foreign))
+        return [
+            Remark(f"id {i} is not in the class table", tuple(names), f"{allowed}{f'. {clue}' if clue else ''}")
+            for i, names in sorted(foreign.items())
         ]
-        if set(foreign) == {255} and len(self.labels.ids) > 1:
-            lines[-1] += " If 255 means the foreground, make it a class: names {0: ..., 255: ...}, ignore_index 254."
-        return lines
 
-    def _binary_lines(self, survey: Survey) -> list[str]:
+    def _clue(self, foreign: set[int]) -> str:
+        """Return what one foreign id gives away: masks numbered from another start, or black-and-white ones."""
+        ids, ignore = self.labels.ids, self.labels.ignore_index
+        if foreign == {255} and ignore == 0 and len(ids) > 1:
+            return (
+                "If 0 is a class here and 255 means unlabelled, every id is one lower than the table says (as after "
+                f"reduce_zero_label): number the classes from 0, with ignore_index 255{self._other_set('ade150-zero')}"
+            )
+        if foreign == {ids[-1] + 1} and ids == tuple(range(len(ids))) and len(ids) > 1:
+            return (
+                "If 0 means unlabelled here, every id is one higher than the table says (as ADE20K is released): "
+                f"number the classes from 1, with ignore_index 0{self._other_set('ade150')}"
+            )
+        if foreign == {255} and len(ids) > 1:
+            return f"If 255 means the foreground, {_FOREGROUND}"
+        return ""
+
+    def _other_set(self, name: str) -> str:
+        """Return the advice to use a named set that has this table's class names under other ids, or nothing."""
+        other = LabelSpace.from_config(name)
+        return f" (labels: {name})" if tuple(other.names.values()) == tuple(self.labels.names.values()) else ""
+
+    def _binary(self, survey: Survey) -> list[Remark]:
         """Catch black-and-white masks, whose white is the foreground and not the ignore index it collides with."""
         if survey.ids != (0, 255) or self.labels.ignore_index != 255 or len(self.labels.ids) < 2:
             return []
         share = survey.pixels[255] / survey.pixels.sum()
-        return [
+        what = (
             f"the masks hold 0 and 255 only, and 255 ({share:.0%} of the pixels) is the ignore index: every pixel of "
-            "it would be left out of training, and one class would remain. If 255 means the foreground, make it a "
-            "class: names {0: ..., 255: ...}, ignore_index 254."
-        ]
+            "it would be left out of training, and one class would remain"
+        )
+        return [Remark(what, hint=f"If 255 means the foreground, {_FOREGROUND}")]
+
+    def _tell_blank(self, blank: list[str], survey: Survey) -> None:
+        """Tell of masks without a labelled pixel: a problem if there is none in the whole set, else a note."""
+        ignore = self.labels.ignore_index
+        if blank and len(blank) == survey.masks:
+            meaning = _FOREGROUND if ignore == 255 else "make it a class and name another ignore_index"
+            hint = f"Ignored is the id {ignore}. If it means something that is seen, {meaning}"
+            what = "every pixel of every mask is ignored, so there is nothing to learn from"
+            survey.problems.append(Remark(what, tuple(blank), hint))
+        elif blank:
+            survey.notes.append(Remark(f"masks whose every pixel is ignored (id {ignore})", tuple(blank)))
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -62,10 +62,10 @@ def list_samples(layout: Layout) -> Listing:
     for sample_id in sorted({*images, *masks}):
         entry = Entry(sample_id, images.get(sample_id), masks.get(sample_id))
         listing.entries[sample_id] = entry
-        if layout.images is not None and entry.image is None:
-            findings.append(Finding("masks without image", sample_id, _NO_LIST_HINT))
-        if layout.masks is not None and entry.mask is None:
-            findings.append(Finding("images without mask", sample_id, _NO_LIST_HINT))
+        if layout.images is not None and entry.image is None and entry.mask is not None:
+            findings.append(Finding("masks without image", layout.name(entry.mask), _NO_LIST_HINT))
+        if layout.masks is not None and entry.mask is None and entry.image is not None:
+            findings.append(Finding("images without mask", layout.name(entry.image), _NO_LIST_HINT))
     return listing
 
 
@@ -177,7 +177,7 @@ def _listed(layout: Layout, images: dict[str, Path], masks: dict[str, Path], fin
         result.entries[entry.id] = entry
         for kind, folder, path in (("image", layout.images, entry.image), ("mask", layout.masks, entry.mask)):
             if folder is not None and (path is None or not path.is_file()):
-                hint = f"Looked in {layout.name(folder)}; mend the list or the file names"
+                hint = f"Looked in {layout.name(folder)}; mend {layout.name(layout.labeled)} or the file names"
                 result.findings.append(Finding(f"listed samples without {kind} file", place, hint))
     # Of what lies in the folders only the listed samples matter.
     names = tuple(f"{sample_id} (" for sample_id in result.entries)

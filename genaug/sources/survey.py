@@ -19,7 +19,7 @@ class Finding:
     """One thing wrong with one file.
 
     Args:
-        what: The problem, as a sentence without its full stop; findings of equal `what` are told in one line.
+        what: The problem, as a sentence without its full stop; findings of equal `what` become one remark.
         subject: The file or sample, with details in brackets.
         hint: What to do, without its full stop.
     """
@@ -29,23 +29,46 @@ class Finding:
     hint: str = ""
 
 
-def listed(subjects: Sequence[str]) -> str:
-    """Return ``'a, b, c and 9 more'``."""
-    more = f" and {len(subjects) - NAMED} more" if len(subjects) > NAMED else ""
-    return ", ".join(subjects[:NAMED]) + more
+def listed(subjects: Sequence[str], limit: int | None = NAMED) -> str:
+    """Return ``'a, b, c and 9 more'``; all of them if `limit` is None."""
+    if limit is None or len(subjects) <= limit:
+        return ", ".join(subjects)
+    return f"{', '.join(subjects[:limit])} and {len(subjects) - limit} more"
 
 
-def summarize(findings: Iterable[Finding]) -> list[str]:
-    """Return one line per kind of problem, with its count, the first names and what to do; commonest first."""
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One kind of problem, or one thing worth knowing, with all files that it is about.
+
+    Args:
+        what: It, as a sentence without its full stop.
+        subjects: The files or samples, all of them; none where it is about no file in particular.
+        hint: What to do, without its full stop.
+    """
+
+    what: str
+    subjects: tuple[str, ...] = ()
+    hint: str = ""
+
+    def text(self, limit: int | None = NAMED) -> str:
+        """Return one line that names at most `limit` subjects; all of them if None."""
+        about = f": {len(self.subjects)}x: {listed(self.subjects, limit)}" if self.subjects else ""
+        sentences = [f"{self.what}{about}", *([self.hint] if self.hint else [])]
+        return " ".join(text if text.endswith((".", "?", "!")) else f"{text}." for text in sentences)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def summarize(findings: Iterable[Finding]) -> list[Remark]:
+    """Return one remark per kind of problem, with all its files; commonest first."""
     groups: dict[str, list[Finding]] = {}
     for finding in findings:
         groups.setdefault(finding.what, []).append(finding)
-    lines = []
-    for what, group in sorted(groups.items(), key=lambda item: -len(item[1])):
-        subjects = list(dict.fromkeys(f.subject for f in group))
-        hint = f". {group[0].hint}" if group[0].hint else ""
-        lines.append(f"{what}: {len(subjects)}x: {listed(subjects)}{hint}.")
-    return lines
+    return [
+        Remark(what, tuple(dict.fromkeys(f.subject for f in group)), group[0].hint)
+        for what, group in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]
 
 
 def count_ids(mask: Mask) -> NDArray[np.int64]:
@@ -58,7 +81,8 @@ class Survey:
     """Result of reading a source once.
 
     Args:
-        problems: One line per kind of problem, with file names; empty when the data are sound.
+        problems: One remark per kind of problem; empty when the data are sound.
+        notes: What is no problem but should not stay unsaid.
         samples: Number of samples that the source lists.
         images: Images that could be read.
         masks: Masks that could be read.
@@ -67,7 +91,8 @@ class Survey:
         sizes: ``(height, width)`` -> number of samples.
     """
 
-    problems: list[str] = field(default_factory=list)
+    problems: list[Remark] = field(default_factory=list)
+    notes: list[Remark] = field(default_factory=list)
     samples: int = 0
     images: int = 0
     masks: int = 0

@@ -45,7 +45,7 @@ class MatchMaskOptions(Options):
         "drop", description="Names beyond 77 tokens: drop the smallest classes (ours), or use several chunks (ours)."
     )
     unknown_class: Literal["error", "ignore"] = Field(
-        "error", description="Ids without a name: an error, or no token and ignored pixels."
+        "error", description="Ids outside the class table: an error, or ignored pixels that 'genaug check' notes."
     )
     background: Literal["token", "global"] = Field(
         "token",
@@ -66,6 +66,11 @@ class MatchMaskOptions(Options):
         True, description="Use the base's safety checker if it has one; flagged images are dropped."
     )
     training: TrainingOptions = Field(default_factory=TrainingOptions, description="How the adapter is trained.")
+
+    @property
+    def ignores_unknown_ids(self) -> bool:
+        """Whether sources may let masks with ids outside the class table through, as ignored pixels."""
+        return self.unknown_class == "ignore"
 
     @model_validator(mode="after")
     def _batch_fits_training(self) -> MatchMaskOptions:

@@ -19,10 +19,25 @@ RECIPE: dict[str, Any] = {
 }
 PLUGIN = """
 from genaug import Component, hookimpl
+from genaug.config import Options
+
+class PaintOptions(Options):
+    strange: str = "error"
+
+    @property
+    def ignores_unknown_ids(self):
+        return self.strange == "ignore"
 
 @hookimpl
 def genaug_components():
-    yield Component("generator", "paint", "check_parts:Paint", requires=("no_such_module",), extra="diffusion")
+    yield Component(
+        "generator",
+        "paint",
+        "check_parts:Paint",
+        config="check_plugin:PaintOptions",
+        requires=("no_such_module",),
+        extra="diffusion",
+    )
 """
 
 
@@ -80,6 +95,46 @@ def test_problems_of_data_and_conditions_are_listed_with_exit_code_1(recipe: Pat
             assert told in result.stdout
     report = json.loads(check(recipe, "conditions={masks: more}", "--json").stdout)
     assert (report["ok"], len(report["data"]["problems"]), len(report["conditions"]["problems"])) == (False, 2, 1)
+
+
+def test_every_file_is_named_on_request_and_in_json(recipe: Path) -> None:
+    root = recipe.parent
+    for number in range(5):
+        Image.new("RGB", (4, 1)).save(root / "images" / f"bare{number}.png")
+    bare = [f"images/bare{number}.png" for number in range(5)]
+    short, full = check(recipe), check(recipe, "--all")
+    assert (short.exit_code, full.exit_code) == (1, 1)
+    assert "images without mask: 5x: images/bare0.png, images/bare1.png, images/bare2.png and 2 more." in short.stdout
+    assert "All of them: --all." in short.stdout
+    lines = full.stdout.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("  - images without mask: 5x. Add the files"))
+    assert [line.strip() for line in lines[place + 1 : place + 6]] == bare
+    assert "--all" not in full.stdout
+    (problem,) = json.loads(check(recipe, "--json").stdout)["data"]["problems"]
+    assert (problem["what"], problem["subjects"]) == ("images without mask", bare)
+    assert problem["hint"].startswith("Add the files")
+
+
+def test_data_without_a_labelled_pixel_are_not_called_sound(recipe: Path) -> None:
+    for name in "ab":
+        Image.fromarray(mask(255, 255, 255, 255)).save(recipe.parent / "masks" / f"{name}.png")
+    result = check(recipe)
+    assert result.exit_code == 1
+    assert "every pixel of every mask is ignored" in result.stdout
+    assert "sound" not in result.stdout
+
+
+def test_unknown_ids_that_the_generator_ignores_are_noted(recipe: Path) -> None:
+    Image.fromarray(mask(0, 7, 7, 1)).save(recipe.parent / "masks" / "a.png")
+    assert check(recipe).exit_code == 1
+    result = check(recipe, "generator.strange=ignore")
+    assert result.exit_code == 0
+    assert "notes (1):\n  - id 7 is not in the class table: 1x: masks/a.png. Ignored, as the" in result.stdout
+    assert "62.50% of all pixels are ignored" in result.stdout
+    (note,) = json.loads(check(recipe, "generator.strange=ignore", "--json").stdout)["data"]["notes"]
+    assert note["subjects"] == ["masks/a.png"]
+    masks_only = check(recipe, "generator.strange=ignore", "conditions={masks: masks}")
+    assert masks_only.stdout.count("id 7 is not in the class table") == 2
 
 
 def test_a_missing_folder_is_a_problem_and_a_wrong_key_an_error(recipe: Path) -> None:

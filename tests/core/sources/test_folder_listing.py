@@ -72,11 +72,12 @@ def test_every_problem_is_told_at_once(write_pairs: Write) -> None:
     problems = folder(root).check()
     assert len(problems) == 7
     expected = [
-        "image and mask differ in size (width x height): 2x: a (image 2x1, mask 4x4), b (image 2x1, mask 5x1). Resize",
-        "id 7 is not in the class table, but in 2x: masks/c.png, masks/d.png. Allowed: 0-2 and the ignore index 255.",
-        "id 9 is not in the class table, but in 1x: masks/c.png.",
-        "images without mask: 1x: e. Add the files, or name the samples to use in a list file",
-        "masks without image: 1x: f.",
+        "image and mask differ in size (width x height): 2x: images/a.png (2x1) and masks/a.png (4x4), "
+        "images/b.png (2x1) and masks/b.png (5x1). Resize",
+        "id 7 is not in the class table: 2x: masks/c.png, masks/d.png. Allowed: 0-2 and the ignore index 255.",
+        "id 9 is not in the class table: 1x: masks/c.png.",
+        "images without mask: 1x: images/e.png. Add the files, or name the samples to use in a list file",
+        "masks without image: 1x: masks/f.png.",
         "images that share a name: 1x: g (images/g.jpg, images/g.png).",
         "the file cannot be read: 1x: images/h.png (not a picture).",
     ]
@@ -95,15 +96,20 @@ def test_a_check_gate_lists_all_problems_or_passes_the_source_on(write_pairs: Wr
 
 def test_long_lists_of_files_are_cut(write_pairs: Write) -> None:
     root = write_pairs({f"s{i:02}": mask(9, 0) for i in range(12)})
-    (line,) = folder(root).check()
-    assert line.startswith(
-        "id 9 is not in the class table, but in 12x: masks/s00.png, masks/s01.png, masks/s02.png and 9 more."
+    (problem,) = folder(root).survey().problems
+    assert str(problem).startswith(
+        "id 9 is not in the class table: 12x: masks/s00.png, masks/s01.png, masks/s02.png and 9 more."
     )
+    every = tuple(f"masks/s{i:02}.png" for i in range(12))
+    assert problem.subjects == every
+    assert ", ".join(every) in problem.text(None)
+    with pytest.raises(DataError, match="'genaug check RECIPE --all' names every file"):
+        checked(folder(root))
 
 
 def test_many_foreign_ids_are_one_problem(write_pairs: Write) -> None:
     (line,) = folder(write_pairs({"a": np.arange(200, dtype=np.uint8)[None]})).check()
-    assert "the masks hold 197 ids outside the class table (3-199) in 1x: masks/a.png" in line
+    assert "the masks hold 197 ids outside the class table (3-199): 1x: masks/a.png" in line
 
 
 @pytest.mark.parametrize(
@@ -223,7 +229,7 @@ def test_wrong_lists_are_told_with_their_lines(write_pairs: Write) -> None:
     for told in (
         "samples listed twice: 1x: a (line 3)",
         "listed samples without mask file: 2x: b (line 4), c (line 5). Looked in masks",
-        "listed samples without image file: 1x: c (line 5). Looked in images",
+        "listed samples without image file: 1x: c (line 5). Looked in images; mend list.txt or the",
         "list lines of more than two columns: 1x: one two three (line 6)",
     ):
         assert any(problem.startswith(told) for problem in problems), told
@@ -297,6 +303,96 @@ def test_the_ignore_index_beside_two_classes_is_no_problem(write_pairs: Write) -
     assert folder(write_pairs({"a": mask(0, 255), "b": mask(1, 255)})).check() == []
 
 
+def test_data_without_any_labelled_pixel_are_a_problem(write_pairs: Write) -> None:
+    root = write_pairs({"a": mask(255, 255), "b": mask(255)})
+    (line,) = folder(root).check()
+    assert line == (
+        "every pixel of every mask is ignored, so there is nothing to learn from: 2x: masks/a.png, masks/b.png. "
+        "Ignored is the id 255. If it means something that is seen, make it a class: names {0: ..., 255: ...}, "
+        "ignore_index 254."
+    )
+    zero = LabelSpace({1: "ground"}, ignore_index=0)
+    (line,) = folder(write_pairs({"a": mask(0, 0), "b": mask(0)}), zero).check()
+    assert "Ignored is the id 0. If it means something that is seen, make it a class and name another" in line
+    unreadable = write_pairs({"a": mask(0), "b": mask(0)})
+    for name in "ab":
+        (unreadable / "masks" / f"{name}.png").write_bytes(b"torn")
+    assert len(folder(unreadable, zero).check()) == 1
+
+
+def test_some_masks_without_a_labelled_pixel_are_noted(write_pairs: Write, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_pairs({"a": mask(255, 255), "b": mask(0, 1, 255)})
+    survey = folder(root).survey()
+    told = "masks whose every pixel is ignored (id 255): 1x: masks/a.png."
+    assert (survey.problems, list(map(str, survey.notes))) == ([], [told])
+    checked(folder(root))
+    assert caplog.messages == [f"data: {told}"]
+
+
+# ---------------------------------------------------------------------- ids outside the table that may be ignored
+
+
+def forgiving(root: Path, labels: LabelSpace = LABELS) -> FolderSource:
+    options = FolderOptions(images="images", masks="masks")
+    return FolderSource(options, labels, root=root, ignore_unknown_ids=True)
+
+
+def test_unknown_ids_may_be_ignored_but_never_silently(write_pairs: Write, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_pairs({"a": mask(0, 77, 78), "b": mask(1, 255, 77), "c": mask(0, 1, 2)})
+    source = checked(forgiving(root))
+    survey = source.survey()
+    notes = [
+        "id 77 is not in the class table: 2x: masks/a.png, masks/b.png. Ignored, as the recipe's generator asks "
+        "(set to 255).",
+        "id 78 is not in the class table: 1x: masks/a.png. Ignored, as the recipe's generator asks (set to 255).",
+    ]
+    assert (survey.problems, list(map(str, survey.notes))) == ([], notes)
+    assert caplog.messages == [f"data: {note}" for note in notes]
+    assert survey.pixels[[0, 1, 2, 77, 78, 255]].tolist() == [2, 2, 1, 0, 0, 4]
+    assert [source.load(i).mask.tolist() for i in "abc"] == [  # type: ignore[union-attr]
+        [[0, 255, 255]],
+        [[1, 255, 255]],
+        [[0, 1, 2]],
+    ]
+    with pytest.raises(DataError, match=r"ids outside the class table \(77, 78\)"):
+        folder(root).load("a")
+
+
+def test_many_unknown_ids_are_one_note_and_nothing_else_left_is_a_problem(write_pairs: Write) -> None:
+    survey = forgiving(write_pairs({"a": np.arange(200, dtype=np.uint8)[None]})).survey()
+    (note,) = map(str, survey.notes)
+    assert "197 ids outside the class table (3-199): 1x: masks/a.png. Ignored, as the recipe's" in note
+    survey = forgiving(write_pairs({"a": mask(77, 78)})).survey()
+    assert "every pixel of every mask is ignored" in str(survey.problems[0])
+    assert len(survey.notes) == 2
+
+
+# ---------------------------------------------------------------------- tables that start at another id
+
+
+def test_ade_masks_as_released_and_lowered_by_one_fit_their_own_table_only(write_pairs: Write) -> None:
+    released, lowered = LabelSpace.from_config("ade150"), LabelSpace.from_config("ade150-zero")
+    root = write_pairs({"a": mask(0, 1, 3, 5), "b": mask(150, 2)})
+    assert folder(root, released).check() == []
+    loaded = folder(root, released).load("a").mask
+    assert loaded is not None
+    assert [released.names[int(i)] for i in loaded[0, 1:]] == ["wall", "sky", "tree"]
+    (line,) = folder(root, lowered).check()
+    assert line.startswith("id 150 is not in the class table: 1x: masks/b.png. Allowed: 0-149 and the ignore index 255")
+    assert line.endswith("number the classes from 1, with ignore_index 0 (labels: ade150).")
+    root = write_pairs({"a": mask(255, 0, 2, 4), "b": mask(149, 1)})
+    assert folder(root, lowered).check() == []
+    (line,) = folder(root, released).check()
+    assert line.startswith("id 255 is not in the class table: 1x: masks/a.png. Allowed: 1-150 and the ignore index 0.")
+    assert line.endswith("number the classes from 0, with ignore_index 255 (labels: ade150-zero).")
+
+
+def test_own_tables_one_id_off_get_the_same_advice_without_a_named_set(write_pairs: Write) -> None:
+    root = write_pairs({"a": mask(0, 1, 2, 3)})
+    (line,) = folder(root, LABELS).check()
+    assert line.endswith("number the classes from 1, with ignore_index 0.")
+
+
 # ---------------------------------------------------------------------- sources of others
 
 
@@ -311,10 +407,10 @@ def test_sources_need_no_more_than_ids_and_load() -> None:
             return Sample("a", mask=mask(3, 3))
 
     survey = Counting().survey()
-    assert survey.problems == Counting().check() == ["b: torn."]
+    assert [str(p) for p in survey.problems] == Counting().check() == ["b: torn."]
     assert (survey.samples, survey.masks, survey.ids, len(Counting())) == (2, 1, (3,), 2)
 
 
 def test_problems_are_told_commonest_first() -> None:
     findings = [Finding("rare", "a"), Finding("common", "b", "Mend it"), Finding("common", "c", "Mend it")]
-    assert summarize(findings) == ["common: 2x: b, c. Mend it.", "rare: 1x: a."]
+    assert [str(r) for r in summarize(findings)] == ["common: 2x: b, c. Mend it.", "rare: 1x: a."]

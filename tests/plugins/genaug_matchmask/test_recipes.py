@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from genaug.engine import run
+from genaug.errors import DataError
 from genaug.recipe import load_recipe
 from genaug.store import SampleStore
 
@@ -73,3 +74,32 @@ def test_matchmask_pp_makes_images_for_pseudo_masks_with_the_same_adapter(base_f
         assert len(group.samples) == 3
         assert set(np.unique(group.condition)) <= {1, 4, 9}  # predicted: no pixel is ignored
         assert all(np.array_equal(s.mask, group.condition) for s in group.samples)
+
+
+def test_unknown_ids_are_refused_or_ignored_as_the_generator_says(base_folder, samples, tmp_path, caplog) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for sample in samples[:2]:
+        Image.fromarray(sample.image).save(tmp_path / "images" / f"{sample.id}.png")
+        strange = sample.mask.copy()
+        strange[:8, :8] = 77
+        Image.fromarray(strange).save(tmp_path / "masks" / f"{sample.id}.png")
+    table = {
+        "extends": "matchmask", "labels": {1: "dog", 4: "cat", 9: "potted plant"}, "filters": [],
+        "data": {"images": "images", "masks": "masks"}, "generator": {"base": str(base_folder), **QUICK},
+    }  # fmt: skip
+    with pytest.raises(DataError, match="id 77 is not in the class table: 2x"):
+        run(load_recipe(table, root=tmp_path), stages=["adapt", "generate"], device="cpu")
+    assert not (tmp_path / "synthetic").exists()
+    recipe = load_recipe(table, ["generator.unknown_class=ignore"], root=tmp_path)
+    report = run(recipe, stages=["adapt", "generate"], device="cpu")
+    assert (report["complete"], report["failed"]) == (True, 0)
+    told = [message for message in caplog.messages if "77" in message]
+    assert len(told) == 1  # labelled data are the conditions too, and are read once
+    assert told[0].startswith("data: id 77 is not in the class table: 2x: masks/")
+    store = SampleStore.open(tmp_path / "synthetic")
+    assert len(store.index) == 6
+    for key in store.index:
+        mask = np.asarray(Image.open(tmp_path / "synthetic" / "masks" / f"{key}.png"))
+        assert (mask[:8, :8] == 255).all()
+        assert 77 not in mask
