@@ -70,7 +70,10 @@ class Source(ABC):
         return survey
 
     def check(self) -> list[str]:
-        """Read everything and return all problems, a line each with the first file names; empty when sound."""
+        """Read everything and return all problems, a line each with the first file names; empty when sound.
+
+        It is `survey` in short, and nothing to override.
+        """
         return [str(problem) for problem in self.survey().problems]
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from genaug.config import Options
 from genaug.hookspecs import hookimpl
 from genaug.interfaces import Filter, Generator
 from genaug.sources.base import Source
+from genaug.sources.survey import Remark, Survey
 from genaug.types import Refused, Sample, Verdict
 
 
@@ -60,8 +61,8 @@ class NoiseMasks(Source):
         image = np.repeat((mask * 20)[..., None], 3, axis=2).astype(np.uint8)
         return Sample(sample_id, image, mask)
 
-    def check(self):
-        return ["m_0: a problem"] if self.options.problem else []
+    def survey(self):
+        return Survey(problems=[Remark("m_0: a problem")] if self.options.problem else [])
 
 
 class NoiseOptions(Options):
