@@ -138,6 +138,9 @@ def main() -> None:
     for kind in options.models:
         more, distances[kind] = compare_ways(kind, options)
         rows += more
+    import torch  # so late, because it takes memory and the steps are processes of their own
+
+    torch.set_num_threads(1)  # as they had; the report says how many
     emit(rows, options.json, size=options.size, images=2 * options.batch, gradient_distance=distances)
 
 
