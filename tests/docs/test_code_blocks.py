@@ -66,17 +66,3 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text("utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} -> {target}"
-
-
-def test_matchmask_page_lists_every_option_with_its_default() -> None:
-    from genaug_diffusion.config import TrainingOptions
-    from genaug_matchmask.config import MatchMaskOptions
-
-    text = (ROOT / "docs/explanation/methods/matchmask.md").read_text("utf-8")
-    rows = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+?) \|", text, flags=re.M))
-    expected = {n: f.default for n, f in MatchMaskOptions.model_fields.items() if n != "training"}
-    expected |= {f"training.{n}": f.default for n, f in TrainingOptions.model_fields.items()}
-    assert set(rows) == set(expected)
-    for name, default in expected.items():
-        if default is not None:
-            assert str(default).lower() in rows[name].lower(), name
