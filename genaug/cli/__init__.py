@@ -31,20 +31,23 @@ VERBS = {
 }
 
 _DEBUG = "genaug.debug"
-PROBLEMS, WRONG = 1, 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 class _Failure(click.ClickException):
     """A `GenaugError` on its way to the terminal: its message and exit code, no traceback."""
 
-    def __init__(self, error: GenaugError) -> None:
-        super().__init__(str(error))
-        self.exit_code = PROBLEMS if isinstance(error, DataError) else WRONG  # as `check` has it
+    exit_code = 2
 
     def show(self, file: Any = None) -> None:
         """Print the message to standard error."""
         click.echo(f"genaug: {self.format_message()}", file=file, err=file is None)
+
+
+class _DataProblems(_Failure):
+    """A `DataError`: the exit code that `check` has for the same problems."""
+
+    exit_code = 1
 
 
 class LazyGroup(click.Group):
@@ -83,7 +86,7 @@ class LazyGroup(click.Group):
         except GenaugError as error:
             if ctx.meta.get(_DEBUG):
                 raise
-            raise _Failure(error) from None
+            raise (_DataProblems if isinstance(error, DataError) else _Failure)(str(error)) from None
         except KeyboardInterrupt:
             if ctx.meta.get(_DEBUG):
                 raise

@@ -81,6 +81,8 @@ def _plan_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _report_lines(report: dict[str, Any]) -> Iterator[str]:
+    from genaug.store.views import NOTHING_LEFT
+
     stages = report["stages"]
     for place, part in stages.get("adapt", {}).items():
         yield f"adapt     {place}: {'reused' if part['reused'] else 'done'}"
@@ -97,6 +99,8 @@ def _report_lines(report: dict[str, Any]) -> Iterator[str]:
     if "filter" in stages:
         part = stages["filter"]
         yield f"filter    {part['kept']} of {part['samples']} samples kept"
+        if part["nothing_left"]:
+            yield f"          {part['nothing_left']} left out that no filter drops: {NOTHING_LEFT}"
         for name, result in part["filters"].items():
             yield f"          {name}: {result['dropped']} dropped, {result['ignored_fraction']:.1%} of pixels ignored"
     if "report" in stages:

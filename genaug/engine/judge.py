@@ -47,7 +47,8 @@ def judge_all(
         redo: Judge again where a filter's options changed.
 
     Returns:
-        ``samples``, ``kept``, and for each filter ``judged`` (now), ``dropped`` and ``ignored_fraction`` (mean over
+        ``samples``, ``kept`` (samples to train on), ``nothing_left`` (samples that every filter keeps but that have no
+        labelled pixel left), and for each filter ``judged`` (now), ``dropped`` and ``ignored_fraction`` (mean over
         all samples).
 
     Raises:
@@ -78,8 +79,8 @@ def judge_all(
         mean = ignored / len(kept) if kept else 0.0
         report[name] = {"judged": judged, "dropped": dropped, "ignored_fraction": mean}
     with writer.exclusive(lock.MERGE):
-        write_metadata(store)
-    return {"samples": len(kept), "kept": sum(kept.values()), "filters": report}
+        empty = len(write_metadata(store))
+    return {"samples": len(kept), "kept": sum(kept.values()) - empty, "nothing_left": empty, "filters": report}
 
 
 def _judge(name: str, judge: Filter, results: FilterWriter, context: FilterContext) -> int:

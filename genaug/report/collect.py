@@ -13,6 +13,7 @@ from tqdm import tqdm
 from genaug.store.journal import Row
 from genaug.store.store import SampleStore
 from genaug.store.verdicts import FilterResults, group_digest
+from genaug.store.views import nothing_left
 
 BINS = 10
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?|#")
@@ -111,12 +112,13 @@ class GroupSummary:
 
 @dataclass(slots=True)
 class Collected:
-    """What `collect` found."""
+    """What `collect` found; `empty` counts what no filter drops but what has no labelled pixel left."""
 
     filters: list[FilterFigures]
     groups: list[GroupSummary] = field(default_factory=list)
     made: int = 0
     dropped: int = 0
+    empty: int = 0
     refused: Reasons = field(default_factory=Reasons)
 
     @property
@@ -159,9 +161,11 @@ def collect(store: SampleStore) -> Collected:
             keep = all(v["keep"] for v in found.values())
             # Filters that ignore other pixels than one another leave less; the gallery shows the exact share.
             ignored = max([row["ignored"], *(v["ignored"] for v in found.values())])
-            shares.append(kept_share(row["ignored"], ignored) if keep else 0.0)
+            empty = keep and nothing_left(store, row, found.values())
+            shares.append(kept_share(row["ignored"], ignored) if keep and not empty else 0.0)
             result.made += 1
             result.dropped += not keep
+            result.empty += empty
         keys = tuple(row["key"] for row in rows)
         result.groups.append(GroupSummary(rows[0]["id"], keys, sum(shares) / len(shares)))
     return result

@@ -18,7 +18,7 @@ from genaug.report.pictures import Picture, mask_picture, photo
 from genaug.report.training import HEIGHT, WIDTH, Training
 from genaug.store.journal import Row
 from genaug.store.store import SampleStore
-from genaug.store.views import combine
+from genaug.store.views import NOTHING_LEFT, combine
 from genaug.types import Image
 
 #: Images shown of one condition; the others are counted.
@@ -44,7 +44,7 @@ class Shown:
         image: The image.
         mask: Its mask, hatched where a filter ignores pixels; None if nothing was ignored.
         share: Share of its labelled pixels that is left to train on; 0 when dropped.
-        dropped: ``(filter, reason)`` of each filter that drops it.
+        dropped: ``(what happened, reason)`` for each filter that drops it, or if no pixel is left.
         pending: Filters that have not judged it.
         scores: ``(filter, [(name, value), ...])``, without figures of single classes.
     """
@@ -126,7 +126,9 @@ def _read_sample(store: SampleStore, row: Row, found: Mapping[str, Row], labels:
     left = combine(store, sample.mask, [v["mask"] for v in found.values() if v["mask"] is not None])
     newly = left != sample.mask
     before, after = (float(np.mean(m == labels.ignore_index)) for m in (sample.mask, left))
-    dropped = [(name, v["reason"]) for name, v in found.items() if not v["keep"]]
+    dropped = [(f"dropped by {name}", v["reason"]) for name, v in found.items() if not v["keep"]]
+    if not dropped and after == 1:
+        dropped = [("left out", NOTHING_LEFT)]
     return Shown(
         row["key"],
         row["k"],
@@ -184,6 +186,7 @@ def render(
         shown=sum(len(groups) for _, groups in sections),
         trainings=trainings,
         curve_size=(WIDTH, HEIGHT),
+        nothing_left=NOTHING_LEFT,
         colors={i: store.labels.color(i) for i in (*store.labels.ids, store.labels.ignore_index)},
         ignore_index=store.labels.ignore_index,
     )

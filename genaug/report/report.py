@@ -16,6 +16,7 @@ from genaug.report.training import Training, find_trainings
 from genaug.sources.base import Source
 from genaug.store.files import json_text, make_folder, sync_folder, write_whole
 from genaug.store.store import SampleStore
+from genaug.store.views import NOTHING_LEFT
 from genaug.types import Image
 
 PAGE, FIGURES = "index.html", "report.json"
@@ -80,7 +81,8 @@ def _figures(store: SampleStore, found: Collected, title: str | None) -> dict[st
             "made": found.made,
             "refused": len(store.index.refused),
             "dropped": found.dropped,
-            "kept": found.made - found.dropped,
+            "nothing_left": found.empty,
+            "kept": found.made - found.dropped - found.empty,
         },
         "conditions": len(found.groups),
         "samples_per_condition": store.info["samples_per_condition"],
@@ -129,6 +131,8 @@ def summary_lines(report: Mapping[str, Any]) -> Iterator[str]:
         f"{report['name']}: {report['conditions']} conditions, {samples['made']} samples made, "
         f"{samples['refused']} refused, {samples['dropped']} dropped, {samples['kept']} kept"
     )
+    if samples["nothing_left"]:
+        yield f"  left out though no filter drops them: {samples['nothing_left']} x {NOTHING_LEFT}"
     if report["filters"]:
         yield ""
         yield f"{'filter':<20}{'judged':>8}{'dropped':>9}{'ignored':>9}  mean scores"

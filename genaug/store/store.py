@@ -182,6 +182,8 @@ class SampleStore:
     def training_view(self, filters: Sequence[str] | None = None) -> TrainingView:
         """Return the samples to train with: kept by every filter, untrusted pixels ignored.
 
+        Samples of which no labelled pixel is left are left out; `TrainingView.nothing_left` names them.
+
         Args:
             filters: Names of the filters to obey, for comparing them; all of the recipe's by default.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -25,20 +25,27 @@ from genaug.types import Mask, Sample
 
 TAG = "view"
 
+#: Why a sample that every filter keeps is not trained on: a batch of such samples has no loss, only NaN.
+NOTHING_LEFT = "every pixel is ignored, nothing is left to train on"
+
 
 @dataclass(slots=True)
 class TrainingView(Sequence[Sample]):
-    """Samples that every filter keeps; a pixel that any filter ignores is ignored. Reads one sample at a time.
+    """Samples that every filter keeps and leaves a labelled pixel of; a pixel that any filter ignores is ignored.
+
+    Reads one sample at a time.
 
     Args:
         store: Where the files are.
         keys: Keys of the kept samples, in store order.
         changed: key -> records of the masks that filters wrote for it.
+        nothing_left: Keys that every filter keeps but that have no labelled pixel left, so that they are left out.
     """
 
     store: SampleStore
     keys: tuple[str, ...]
     changed: dict[str, tuple[dict[str, Any], ...]]
+    nothing_left: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, store: SampleStore, filters: Sequence[str]) -> TrainingView:
@@ -50,17 +57,23 @@ class TrainingView(Sequence[Sample]):
                 stacklevel=3,
             )
         keys: list[str] = []
+        empty: list[str] = []
         changed: dict[str, tuple[dict[str, Any], ...]] = {}
         for rows in store.grouped_rows():
             fresh = group_digest(rows) if results else ""
-            for key in (row["key"] for row in rows):
+            for row in rows:
+                key = row["key"]
                 verdicts = [result.verdict(key, group=fresh) for result in results]
-                if all(v["keep"] for v in verdicts):
-                    keys.append(key)
-                    masks = tuple(v["mask"] for v in verdicts if v["mask"] is not None)
-                    if masks:
-                        changed[key] = masks
-        return cls(store, tuple(keys), changed)
+                if not all(v["keep"] for v in verdicts):
+                    continue
+                if nothing_left(store, row, verdicts):
+                    empty.append(key)
+                    continue
+                keys.append(key)
+                masks = tuple(v["mask"] for v in verdicts if v["mask"] is not None)
+                if masks:
+                    changed[key] = masks
+        return cls(store, tuple(keys), changed, tuple(empty))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -90,19 +103,47 @@ def combine(store: SampleStore, mask: Mask, records: Sequence[dict[str, Any]]) -
     return result
 
 
-def write_metadata(store: SampleStore) -> None:
+def nothing_left(store: SampleStore, row: Row, verdicts: Iterable[Row]) -> bool:
+    """Return whether a sample has no labelled pixel once the pixels that any filter ignores are ignored.
+
+    Masks are read only where the recorded shares of ignored pixels cannot tell.
+
+    Args:
+        store: Where the masks are.
+        row: The sample's manifest row.
+        verdicts: What the filters said about it.
+    """
+    pixels = row["size"][0] * row["size"][1]
+    before = round(row["ignored"] * pixels)
+    changed = [v for v in verdicts if v["mask"] is not None]
+    after = [round(v["ignored"] * pixels) for v in changed]
+    if max([before, *after]) == pixels:
+        return True
+    # Together they ignore most when no two of them ignore the same pixel.
+    if before + sum(count - before for count in after) < pixels:
+        return False
+    left = combine(store, store.mask(row["mask"]), [v["mask"] for v in changed])
+    return bool((left == store.labels.ignore_index).all())
+
+
+def write_metadata(store: SampleStore) -> tuple[str, ...]:
     """Write ``metadata.jsonl``: one row per image with everything known about it.
 
     Beside a store's own readers, the ``imagefolder`` loader of Hugging Face datasets understands it: ``file_name`` and
     ``mask_file_name`` become images. ``mask_file_name`` is the mask to train with: the original, the one that a filter
-    wrote, or, where several filters changed pixels, their combination in ``combined/``. Rows of dropped samples have
-    ``kept`` false; ``kept`` is null while a filter of the recipe has not judged.
+    wrote, or, where several filters changed pixels, their combination in ``combined/``. Rows of samples that are not
+    trained on, because a filter drops them or no labelled pixel is left, have ``kept`` false and a ``reason``; ``kept``
+    is null while a filter of the recipe has not judged.
+
+    Returns:
+        Keys of the samples that every filter keeps but that have no labelled pixel left.
     """
     for folder in (store.path, store.path / "combined"):
         remove_temporary(folder, TAG)
     results = [FilterResults(store.path, name) for name in store.filters]
     needed: set[str] = set()
-    write_rows(store.path / METADATA, _metadata(store, results, needed), tag=TAG)
+    empty: list[str] = []
+    write_rows(store.path / METADATA, _metadata(store, results, needed, empty), tag=TAG)
     folder = store.path / "combined"
     for file in folder.glob("*.png") if folder.is_dir() else ():
         if file.stem not in needed and file.stem in store.index:
@@ -110,15 +151,25 @@ def write_metadata(store: SampleStore) -> None:
                 file.unlink()
             except OSError as error:
                 raise store_error("remove", file, error) from error
+    return tuple(empty)
 
 
-def _metadata(store: SampleStore, results: Sequence[FilterResults], needed: set[str]) -> Iterator[Row]:
+def _metadata(
+    store: SampleStore, results: Sequence[FilterResults], needed: set[str], empty: list[str]
+) -> Iterator[Row]:
+    """Yield the rows; note combined masks that are in use in `needed`, and the keys to return in `empty`."""
     for row in store.rows():
         if row["image"] is None:
             continue
         key = row["key"]
         verdicts = {result.name: result.index[key] for result in results if key in result.index}
         name, ignored = _training_mask(store, row, verdicts, needed)
+        judged = len(verdicts) == len(results)
+        reasons = [f"{n}: {v['reason']}" for n, v in verdicts.items() if not v["keep"]]
+        if not reasons and ignored == 1:
+            reasons = [NOTHING_LEFT]
+            if judged:
+                empty.append(key)
         yield {
             "file_name": row["image"]["file"],
             "mask_file_name": name,
@@ -129,7 +180,8 @@ def _metadata(store: SampleStore, results: Sequence[FilterResults], needed: set[
             "height": row["size"][0],
             "width": row["size"][1],
             "synthetic": True,
-            "kept": None if len(verdicts) < len(results) else all(v["keep"] for v in verdicts.values()),
+            "kept": not reasons if judged else None,
+            "reason": "; ".join(reasons),
             "ignored_fraction": ignored,
             "verdicts": [
                 {"filter": n, "keep": v["keep"], "reason": v["reason"], "scores": json_text(v["scores"], where=key)}

@@ -25,7 +25,8 @@ class StoreDataset(Dataset[Any]):
 
     Args:
         store: A `genaug.SampleStore`, or its folder.
-        view: ``"training"``: samples that every filter keeps, with the pixels ignored that a filter ignores.
+        view: ``"training"``: samples that every filter keeps, with the pixels ignored that a filter ignores, less the
+            samples that have no labelled pixel left, whose loss would be NaN.
             ``"all"``: every sample with its original mask, whatever the filters said.
         targets: ``"ids"``: masks hold class ids, as the real masks do. ``"indices"``: masks hold the position of the
             class in ``labels.ids``, 0 to K-1, as most losses want it.
@@ -57,12 +58,13 @@ class StoreDataset(Dataset[Any]):
         self.store = store if isinstance(store, SampleStore) else SampleStore.open(store)
         self.labels: LabelSpace = self.store.labels
         self.transform = transform
-        self._samples: Sequence[Sample] | None = self.store.training_view() if view == "training" else None
-        self.keys: tuple[str, ...] = self.store.keys() if self._samples is None else self._samples.keys
+        training = self.store.training_view() if view == "training" else None
+        self._samples: Sequence[Sample] | None = training
+        self.keys: tuple[str, ...] = self.store.keys() if training is None else training.keys
         if not self.keys:
+            empty = 0 if training is None else len(training.nothing_left)
             raise StoreError(
-                f"no sample to train with: {len(self.store)} were made"
-                + (f", the filters ({', '.join(self.store.filters)}) keep none" if len(self.store) else ""),
+                f"no sample to train with: {_shortage(self.store, empty)}",
                 where=str(self.store.path),
                 hint="Run 'genaug run' first, or see why in metadata.jsonl",
             )
@@ -106,6 +108,14 @@ def to_indices(mask: Mask, table: np.ndarray, key: str) -> Mask:
         strange = sorted(set(mask[result < 0].tolist()))
         raise SampleError(f"ids {strange} have no class", where=f"mask of {key}", allowed="ids of the class table")
     return result.astype(np.uint8)
+
+
+def _shortage(store: SampleStore, nothing_left: int) -> str:
+    """Say where all samples of a store went."""
+    if not len(store):
+        return "0 were made"
+    kept = f", the filters ({', '.join(store.filters)}) keep {nothing_left or 'none'}" if store.filters else ""
+    return f"{len(store)} were made{kept}" + (", and every pixel of those is ignored" if nothing_left else "")
 
 
 def _one_of(value: str, allowed: tuple[str, ...], where: str) -> None:

@@ -149,6 +149,8 @@ def _write(path: Path, data) -> None:
 class DarkOptions(Options):
     below: float = Field(127.0, description="Images with a smaller mean are dropped.")
     ignore_row: int = Field(-1, description="Row of the mask that is not trusted.")
+    ignore_rows: tuple[int, int] = Field((0, 0), description="First of the rows that are not trusted, and their end.")
+    only: str = Field("", description="Key of the one sample whose `ignore_rows` are not trusted; all by default.")
     delay: float = 0.0
 
 
@@ -172,6 +174,9 @@ class Dark(Filter):
             if self.options.ignore_row >= 0:
                 mask = sample.mask.copy()
                 mask[self.options.ignore_row] = self.context.labels.ignore_index
+            if self.options.ignore_rows[1] and self.options.only in ("", sample.id):
+                mask = sample.mask.copy()
+                mask[slice(*self.options.ignore_rows)] = self.context.labels.ignore_index
             keep = mean >= self.options.below
             verdicts.append(Verdict(keep, "" if keep else f"mean {mean:.1f}", mask, {"mean": np.float32(mean)}))
         return verdicts

@@ -230,7 +230,7 @@ def test_observers_hear_of_every_stage(tmp_path):
     recipe.registry._manager.register(Observer())
     run(recipe, device="cpu", stages=OFFLINE)
     assert [stage for stage, _ in heard] == ["adapt", "generate", "filter"]
-    assert heard[2][1] == ["filters", "kept", "samples"]
+    assert heard[2][1] == ["filters", "kept", "nothing_left", "samples"]
 
 
 def test_unknown_stages_and_devices(tmp_path):

@@ -54,6 +54,14 @@ def test_problems_in_data_are_exit_code_one_in_every_verb(tmp_path, arguments):
     assert not (tmp_path / "out").exists()
 
 
+def test_samples_with_nothing_left_are_told(tmp_path):
+    filters = [{"use": "dark", "name": "all", "below": 0, "ignore_rows": [0, 32], "only": "m_2_1"}]
+    result = genaug("run", write_recipe(tmp_path, filters=filters))
+    assert result.returncode == 0
+    assert "filter    10 of 11 samples kept" in result.stdout
+    assert "1 left out that no filter drops: every pixel is ignored, nothing is left to train on" in result.stdout
+
+
 def test_dry_run(tmp_path):
     recipe = write_recipe(tmp_path, **FULL)
     result = genaug("run", recipe, "--dry-run", "--shard", "1/2")

@@ -59,7 +59,7 @@ def test_figures_of_a_small_store_by_hand(painted):
     store, recipe = painted
     report = write_report(store, recipe)
     # a: 4 images, b: 3 and one refused. Brightness 0 and 40 are dropped; columns ignores 8 of 32 (a), 6 of 24 (b).
-    assert report["samples"] == {"planned": 8, "made": 7, "refused": 1, "dropped": 4, "kept": 3}
+    assert report["samples"] == {"planned": 8, "made": 7, "refused": 1, "dropped": 4, "nothing_left": 0, "kept": 3}
     assert report["conditions"] == 2
     columns, dark = report["filters"]
     assert (columns["judged"], columns["dropped"], columns["pending"]) == (7, 0, 0)
@@ -99,6 +99,21 @@ def test_the_page_stands_alone_and_says_what_happened(painted):
     assert set(page.images) >= {"mask of a", "real image of a", "generated a_0", "mask of a_0", "generated b_2"}
     assert "mask of a_2" not in page.images  # nothing is ignored there
     assert "generated b_3" not in page.images
+
+
+def test_samples_of_which_nothing_is_left_are_counted_and_told(paint_recipe, masks):
+    recipe = paint_recipe([{"use": "columns", "width": 8}], masks)  # all of images 0 and 1 of both conditions
+    run(recipe, stages=["adapt", "generate", "filter"], device="cpu")
+    report = write_report(SampleStore.open(recipe.output), recipe)
+    counts = {"planned": 8, "made": 7, "refused": 1, "dropped": 0, "nothing_left": 4, "kept": 3}
+    assert report["samples"] == counts
+    page = page_of(report)
+    assert page.text.count("✕ left out every pixel is ignored, nothing is left to train on") == 4
+    assert "4 left out: no labelled pixel is left" in page.text
+    assert "no filter alone 4 every pixel is ignored" in page.text
+    lines = list(summary_lines(report))
+    assert lines[0].endswith("1 refused, 0 dropped, 3 kept")
+    assert lines[1] == "  left out though no filter drops them: 4 x every pixel is ignored, nothing is left to train on"
 
 
 def test_pictures_show_image_mask_and_hatching(painted):

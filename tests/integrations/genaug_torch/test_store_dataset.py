@@ -89,6 +89,25 @@ def test_nothing_to_train_with(tmp_path):
         StoreDataset(tmp_path / "c")
 
 
+def test_no_item_is_without_a_labelled_pixel(tmp_path):
+    """The mean of a loss over no pixel is NaN, and one such batch ruins a training."""
+    lower = {"use": "dark", "name": "lower", "below": 0, "ignore_rows": [16, 32]}
+    upper = {"use": "dark", "name": "upper", "below": 0, "ignore_rows": [0, 16], "only": "m_2_1"}
+    recipe = make_recipe(tmp_path / "a", filters=[lower, upper], data={"odd_every": 0})
+    run(recipe, device="cpu", stages=OFFLINE)
+    store = SampleStore.open(tmp_path / "a/out")
+    dataset = StoreDataset(store, targets="indices")
+    assert dataset.keys == tuple(sample.id for sample in store if sample.id != "m_2_1")
+    for _, mask in DataLoader(dataset, batch_size=1):
+        loss = torch.nn.functional.cross_entropy(torch.zeros(1, 2, 32, 24), mask, ignore_index=dataset.ignore_index)
+        assert torch.isfinite(loss)
+    assert "m_2_1" in StoreDataset(store, view="all").keys
+    everything = {"use": "dark", "name": "upper", "below": 0, "ignore_rows": [0, 16]}
+    run(make_recipe(tmp_path / "b", filters=[lower, everything]), device="cpu", stages=OFFLINE)
+    with pytest.raises(StoreError, match=r"filters \(lower, upper\) keep 11, and every pixel of those is ignored\."):
+        StoreDataset(tmp_path / "b/out")
+
+
 def test_wrong_options(out):
     with pytest.raises(ConfigError, match="view: 'kept'"):
         StoreDataset(out, view="kept")
