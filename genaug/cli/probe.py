@@ -58,6 +58,7 @@ def command(
     from genaug.interfaces import Probeable
     from genaug.recipe import load_recipe
     from genaug.sources import checked
+    from genaug.store.files import system_errors
 
     loaded = load_recipe(recipe, assignments)
     context = loaded.context(device=resolve_device(device))
@@ -68,7 +69,8 @@ def command(
             f"{type(generator).__name__} has no layers to probe", where="generator.use", allowed="matchmask"
         )
     folder = output or loaded.output / "probe"
-    report = generator.probe(list(source), folder, labels=loaded.labels, rng=loaded.rng.child("probe"), **settings)
+    with system_errors("write the probe's report", folder):
+        report = generator.probe(list(source), folder, labels=loaded.labels, rng=loaded.rng.child("probe"), **settings)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report, folder)))
 
 

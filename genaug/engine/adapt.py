@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from genaug.engine.labelled import LabelledSamples, check_note, note
+from genaug.engine.labelled import LabelledSamples, check_note, note, renew_note
 from genaug.errors import AdapterError
 from genaug.interfaces import Generator
 from genaug.recipe import BuildContext, Recipe
 from genaug.rng import Rng
 from genaug.sources.base import Source
 from genaug.store import lock
-from genaug.store.files import make_folder
+from genaug.store.files import make_folder, system_errors
 from genaug.store.writer import StoreWriter
 
 
@@ -49,7 +49,9 @@ def adapt_all(
         Folder -> the component's report, with ``reused`` true if nothing had to be learned.
 
     Raises:
-        AdapterError: Something is not adapted, and not `train`; or it was adapted on other labelled samples.
+        AdapterError: Something is not adapted, and not `train`; it was adapted on other labelled samples; or what it
+            learned is damaged.
+        StoreError: The operating system refused; finished work stays.
     """
     report: dict[str, Any] = {}
     samples = LabelledSamples(source)
@@ -70,9 +72,12 @@ def adapt_all(
                     make_folder(folder)
                     note(folder, samples, tag=writer.tag)
                     rng = adapting_stream(recipe, name, place)
-                    with single_process() if writer.shard else contextlib.nullcontext():
+                    alone = single_process() if writer.shard else contextlib.nullcontext()
+                    with alone, system_errors("write what is learned", folder):
                         learned = component.adapt(samples, folder, labels=recipe.labels, rng=rng)
                     record = {"reused": False, **learned}
+        with writer.exclusive(lock.ADAPT):
+            renew_note(folder, samples, tag=writer.tag)
         report[place] = dict(record)
         component.load_adapted(folder)
     return report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from genaug.errors import AdapterError
 from genaug.sources.base import Source
 from genaug.store.files import json_text, remove_temporary, sync_folder, write_whole
+from genaug.store.learned import read_table
 from genaug.types import Sample
 
 #: Beside what was learned: number and hash of the labelled samples.
@@ -60,19 +60,26 @@ def note(folder: Path, samples: LabelledSamples, *, tag: str) -> None:
     sync_folder(folder)
 
 
+def renew_note(folder: Path, samples: LabelledSamples, *, tag: str) -> None:
+    """Write a lost note again beside what was learned, so that changes of the data are noticed from now on."""
+    if folder.is_dir() and not (folder / LABELLED).exists():
+        note(folder, samples, tag=tag)
+
+
 def check_note(folder: Path, samples: LabelledSamples, *, name: str) -> None:
     """Raise if what lies in `folder` was begun with other labelled samples; say nothing where nothing was noted.
 
     Raises:
-        AdapterError: Samples were added, removed or changed since.
+        AdapterError: Samples were added, removed or changed since; or the note is damaged.
     """
+    keep = "If the labelled samples are the same as then, delete this file: what was learned stays, and is used"
     try:
-        noted = json.loads((folder / LABELLED).read_text("utf-8"))
+        noted = read_table(folder / LABELLED, hint=keep)
     except FileNotFoundError:
         return
-    except ValueError as error:
-        raise AdapterError(f"not readable ({error})", where=str(folder / LABELLED), hint="Delete the folder") from error
     now = samples.about()
+    if noted.keys() != now.keys():
+        raise AdapterError("damaged: not a note of labelled samples", where=str(folder / LABELLED), hint=keep)
     if noted != now:
         raise AdapterError(
             f"{name} learned from {noted['samples']} labelled samples that are not the {now['samples']} of today: "

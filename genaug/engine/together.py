@@ -8,11 +8,11 @@ from typing import Any
 
 from genaug.engine.adapt import adapter_place, adapting_stream, single_process
 from genaug.engine.device import resolve_device
-from genaug.engine.labelled import LabelledSamples, check_note, note
+from genaug.engine.labelled import LabelledSamples, check_note, note, renew_note
 from genaug.engine.run import Report, checked_sources
 from genaug.recipe import Recipe
 from genaug.store import open_writer
-from genaug.store.files import make_folder
+from genaug.store.files import make_folder, system_errors
 
 
 def launched_processes() -> int:
@@ -51,11 +51,14 @@ def adapt_together(recipe: Recipe, *, device: str = "auto") -> Report:
             check_note(folder, samples, name=name)
             if component.adapted(folder):
                 learned[place] = {"reused": True}
+                if first:
+                    renew_note(folder, samples, tag="all")
             elif parallel or first:
                 if first:
                     make_folder(folder)
                     note(folder, samples, tag="all")
-                with contextlib.nullcontext() if parallel else single_process():
+                refusals = system_errors("write what is learned", folder)
+                with refusals, contextlib.nullcontext() if parallel else single_process():
                     record = component.adapt(
                         samples, folder, labels=recipe.labels, rng=adapting_stream(recipe, name, place)
                     )

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
-from genaug.errors import StoreError
+from genaug.errors import GenaugError, StoreError
 from genaug.types import Image, Mask
 
 #: Every unfinished file starts like this; nothing else in a store does.
@@ -54,6 +54,28 @@ def store_error(doing: str, path: Path, error: OSError) -> StoreError:
     result = StoreError(f"cannot {doing}: {found}", where=str(path), hint=hint)
     result.errno = error.errno
     return result
+
+
+@contextlib.contextmanager
+def system_errors(doing: str, path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses to anybody's code inside into `store_error`.
+
+    An `OSError` without an ``errno`` is a library's own message (the Hub's clients raise such) and passes, as do
+    errors of genaug.
+
+    Args:
+        doing: What is being done, as in ``cannot <doing>: the disk is full``.
+        path: Where, if the error does not name a file.
+    """
+    try:
+        yield
+    except GenaugError:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        named = error.filename
+        raise store_error(doing, Path(os.fsdecode(named)) if isinstance(named, str | bytes) else path, error) from error
 
 
 def json_text(value: Any, *, where: str, indent: int | None = None) -> str:

@@ -17,10 +17,10 @@ from genaug.store.files import (
     file_record,
     json_text,
     make_folder,
-    read_bytes,
     remove_temporary,
     store_error,
     sync_folder,
+    system_errors,
     write_if_changed,
     write_whole,
 )
@@ -86,14 +86,29 @@ def group_digest(rows: Sequence[Row]) -> str:
     return digest([[row["key"], row["image"]["sha256"], row["mask"]["sha256"]] for row in rows])
 
 
-def _judged_with(folder: Path) -> Any:
-    """Return the options the verdicts in a folder were given with, {} if unknown, None if there are no verdicts."""
+def _judged_with(folder: Path, name: str) -> Any:
+    """Return the options that the verdicts in a folder were given with, None if there are no verdicts.
+
+    Raises:
+        StoreError: There are verdicts, but what they were given with is lost or damaged.
+    """
     if not (folder / "verdicts.jsonl").exists():
         return None
+    file = folder / "filter.json"
+    hint = f"Put the file back, or let {name!r} judge again with --redo-filters; samples and other filters stay"
     try:
-        return json.loads(read_bytes(folder / "filter.json"))["filter"]
-    except (StoreError, ValueError, KeyError, TypeError):
-        return {}
+        data = json.loads(file.read_bytes())
+        judged, recorded = data["filter"], data["hash"]
+    except FileNotFoundError:
+        found = "the file is missing, so what the filter's verdicts were given with is unknown"
+        raise StoreError(found, where=str(file), hint=hint) from None
+    except OSError as error:
+        raise store_error("read", file, error) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"damaged: cannot be read ({error!r})", where=str(file), hint=hint) from error
+    if digest(judged) != recorded:
+        raise StoreError("damaged: its content is not what was written", where=str(file), hint=hint)
+    return judged
 
 
 def check_filter(path: Path, name: str, spec: Mapping[str, Any], *, redo: bool = False) -> None:
@@ -106,17 +121,27 @@ def check_filter(path: Path, name: str, spec: Mapping[str, Any], *, redo: bool =
         redo: Other options are fine: the verdicts are to be given again.
 
     Raises:
-        StoreError: They were given with others.
+        StoreError: They were given with others, or with which ones is lost or damaged.
     """
     folder = filter_folder(path, name)
-    old = _judged_with(folder)
+    if redo:
+        return
+    old = _judged_with(folder, name)
     new = {key: value for key, value in spec.items() if key != "name"}
-    if old not in (None, new) and not redo:
+    if old not in (None, new):
         raise StoreError(
             f"the filter {name!r} judged with other options: {differing_keys(old, new)}",
             where=str(folder),
             hint="Use the old options, give the new filter a 'name', or judge again with --redo-filters",
         )
+
+
+def _same_options(folder: Path, name: str, wanted: Mapping[str, Any]) -> bool:
+    """Return True if the verdicts in a folder, if any, were surely given with the options `wanted`."""
+    try:
+        return _judged_with(folder, name) in (None, wanted)
+    except StoreError:
+        return False
 
 
 class FilterWriter(FilterResults):
@@ -126,10 +151,10 @@ class FilterWriter(FilterResults):
         store: The store.
         name: The filter's name in the recipe.
         spec: Its resolved part of the recipe, ``{use, name?, ...options}``.
-        redo: Forget verdicts that were given with other options instead of refusing.
+        redo: Forget verdicts that were given with other (or unknown) options instead of refusing.
 
     Raises:
-        StoreError: The filter judged with other options before, and not `redo`.
+        StoreError: The filter judged with other options before, or with unknown ones, and not `redo`.
     """
 
     def __init__(self, store: SampleStore, name: str, spec: Mapping[str, Any], *, redo: bool = False) -> None:
@@ -141,9 +166,10 @@ class FilterWriter(FilterResults):
         check_filter(store.path, name, spec, redo=redo)
         journal = Journal(folder / "verdicts.jsonl")
         file = folder / "filter.json"
-        if _judged_with(folder) not in (None, wanted):
+        if redo and not _same_options(folder, name, wanted):
             # Verdicts go before the options change: a crash in between leaves the old options and no verdicts.
-            journal.path.unlink(missing_ok=True)
+            with system_errors("remove", journal.path):
+                journal.path.unlink(missing_ok=True)
             sync_folder(folder)
         text = json_text({"hash": digest(wanted), "filter": wanted}, where=str(file), indent=2) + "\n"
         write_if_changed(file, text.encode(), tag=TAG)

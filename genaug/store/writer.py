@@ -344,5 +344,5 @@ def open_writer(recipe: Recipe, *, shard: Shard | None = None, repair: bool = Fa
 
 
 def _ours(path: Path) -> bool:
-    """What a writer may have left that was killed before ``dataset.json`` was there."""
-    return path.name == LOCK or path.name.startswith(TEMP) or path.name in {"images", "masks", "conditions"}
+    """What a probe may have written, or a writer left that was killed before ``dataset.json`` was there."""
+    return path.name == LOCK or path.name.startswith(TEMP) or path.name in {"images", "masks", "conditions", "probe"}
