@@ -35,6 +35,6 @@ def command(method: str, output: Path, seed: int, device: str, as_json: bool) ->
         return
     click.echo(f"\n{result['table']}\n")
     click.echo(f"IoU in percent, {result['test_scenes']} unseen scenes, seed {result['seed']}: {result['results']}")
-    click.echo("One training each: two points more or less are chance. The README has the means over several seeds.")
+    click.echo(result["remark"])
     click.echo(f"Gallery: {result['gallery']}\n\nIn your own trainer:\n")
     click.echo("\n".join(f"    {line}" for line in result["lines"]))

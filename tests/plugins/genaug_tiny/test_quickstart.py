@@ -55,6 +55,7 @@ def test_it_ends_by_naming_the_gallery_the_table_and_the_three_lines(first: tupl
     assert Path(gallery) == folder / "synthetic/report/index.html"
     (results,) = re.findall(rf"^IoU in percent, {SHORT.test_scenes} unseen scenes, seed 0: (.+)$", ending, flags=re.M)
     assert Path(results) == folder / "results.json"
+    assert "the table means nothing" in ending
     lines = [line.strip() for line in ending.rstrip().splitlines()[-3:]]
     assert ending.index("Gallery: ") < ending.index("In your own trainer:") < ending.index(lines[0])
     names: dict[str, object] = {"train_set": [("image", "mask")] * 5}
