@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -29,6 +30,7 @@ def command(ctx: click.Context, folder: Path, output: Path, force: bool) -> None
     if output.suffix.lower() not in {".yaml", ".yml"}:
         raise ConfigError(f"{output}", where="--output", allowed="a .yaml file")
     _refuse_existing(output, force)
+    _refuse_no_folder(output)
     proposal = propose(folder, output)
     if proposal.listing is not None:
         _refuse_existing(own_list(output), force)
@@ -36,10 +38,13 @@ def command(ctx: click.Context, folder: Path, output: Path, force: bool) -> None
         click.echo(str(own_list(output)))
     _write(output, proposal.text)
     click.echo(str(output))
+    for note in proposal.notes:
+        click.echo(f"genaug: note: {note}", err=True)
     problems = _problems(proposal.text, output)
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
         click.echo(f"genaug: the recipe is written, but the data have problems:{lines}", err=True)
+        click.echo(f"'genaug check {output} --all' names every file.", err=True)
         ctx.exit(1)
     click.echo(f"Read it, rename classes where it says so, then: genaug check {output}", err=True)
 
@@ -47,6 +52,15 @@ def command(ctx: click.Context, folder: Path, output: Path, force: bool) -> None
 def _refuse_existing(path: Path, force: bool) -> None:
     if path.exists() and not force:
         raise ConfigError(f"{path} exists", where="--output", hint="Name another file, or add --force")
+
+
+def _refuse_no_folder(path: Path) -> None:
+    """Refuse an output below something that is no folder before the data are read; missing folders are made later."""
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"{nearest} is no folder", where="--output", hint="Name a file in another folder")
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError(f"{nearest} cannot be written", where="--output", hint="Name a file in another folder")
 
 
 def _problems(text: str, output: Path) -> list[str]:

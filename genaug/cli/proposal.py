@@ -37,11 +37,13 @@ class Proposal:
 
     Args:
         text: The recipe.
-        listing: Sample ids for the list file that the recipe names, None when it names none of ours.
+        listing: Lines of the list file that the recipe names, None when it names none of ours.
+        notes: What the reader should know before anything else, one line each.
     """
 
     text: str
     listing: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
 
 
 def own_list(output: Path) -> Path:
@@ -53,7 +55,7 @@ def propose(folder: Path, output: Path) -> Proposal:
     """Return a recipe for what lies in `folder`; its paths are relative to the folder of `output`.
 
     Raises:
-        DataError: Nothing pairs up, or no mask can be read.
+        DataError: Nothing pairs up, no mask can be read, or no pixel of them is labelled.
     """
     from genaug.cli.names import find_names
     from genaug.sources.discover import find_lists, find_pairs
@@ -68,9 +70,37 @@ def propose(folder: Path, output: Path) -> Proposal:
     colors = _colors(pairing)
     if colors is not None:
         data["color_map"] = True
-    classes = _by_id(pairing, data, output, names) if colors is None else _by_color(colors, names)
+    classes = _by_id(pairing, names) if colors is None else _by_color(colors, names)
     text = "\n".join(_text(folder, output, data, classes, _data_comments(folder, pairs, lists))) + "\n"
-    return Proposal(text, pairing.ids if data.get("labeled") == own_list(output).name else None)
+    if data.get("labeled") != own_list(output).name:
+        return Proposal(text, None)
+    return Proposal(text, tuple(_own_listing(pairing, output)), tuple(_left_out(pairing, output)))
+
+
+def _own_listing(pairing: Pairing, output: Path) -> Iterator[str]:
+    """Yield the ids that have both files, then as comments the files left out, every one of them."""
+    yield from pairing.ids
+    yield "# Left out, since they have no partner:"
+    yield from (f"# {_relative(path, output)}" for path in pairing.single)
+
+
+def _left_out(pairing: Pairing, output: Path) -> Iterator[str]:
+    from genaug.sources.survey import Remark
+
+    masks = {path for path in pairing.single if _is_mask(path, pairing)}
+    for what, files in (
+        ("images without mask", [path for path in pairing.single if path not in masks]),
+        ("masks without image", [path for path in pairing.single if path in masks]),
+    ):
+        if files:
+            names = tuple(_relative(path, output) for path in files)
+            yield str(Remark(what, names, f"Left out; {own_list(output)} names all of them"))
+
+
+def _is_mask(path: Path, pairing: Pairing) -> bool:
+    if pairing.images == pairing.masks:
+        return path.name.lower().endswith(pairing.mask_suffix.lower())
+    return path.is_relative_to(pairing.masks) and not path.is_relative_to(pairing.images)
 
 
 # ---------------------------------------------------------------------- data
@@ -110,7 +140,7 @@ def _relative(path: Path, output: Path) -> str:
 def _data_comments(folder: Path, pairs: list[Pairing], lists: list[Path]) -> Iterator[str]:
     yield f"{len(pairs[0].ids)} images have a mask."
     if pairs[0].single and _choose(lists) is None:
-        yield f"{pairs[0].single} files have no partner, so the list names those that do."
+        yield f"{len(pairs[0].single)} files have no partner, so the list names those that do; they follow as comments."
     others = [f"{p.images.relative_to(folder)} + {p.masks.relative_to(folder)}" for p in pairs[1:4]]
     if others:
         yield f"Also found, and left alone: {', '.join(others)}."
@@ -139,6 +169,7 @@ def _colors(pairing: Pairing) -> list[Color] | None:
 
     files = _mask_files(pairing)
     found: set[int] = set()
+    unread: list[str] = []
     for path in tqdm(files, "masks", unit="mask", delay=1):
         try:
             with PIL.Image.open(path) as picture:
@@ -147,7 +178,8 @@ def _colors(pairing: Pairing) -> list[Color] | None:
                         return None
                     continue  # the check that follows names it
                 wide = np.asarray(picture).astype(np.uint32)
-        except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+        except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+            unread.append(f"{path}: {error}")
             continue
         found |= set(np.unique((wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]).tolist())
         if len(found) > _MANY:
@@ -156,16 +188,21 @@ def _colors(pairing: Pairing) -> list[Color] | None:
                 where=str(pairing.masks),
                 hint="Blended colours come from resizing or saving with loss; init needs masks of plain colours",
             )
+    if not found:
+        raise DataError("no mask can be read", problems=unread, where=str(pairing.masks), hint="Fetch them again")
     return [(code >> 16, code >> 8 & 255, code & 255) for code in sorted(found)]
 
 
 def _by_color(colors: list[Color], names: NamesFile | None) -> _Classes:
     comments = ["The masks are RGB; 'colors' says which colour is which class."]
-    by_color = {color: i for i, color in names.colors.items()} if names is not None else {}
-    if names is not None and set(colors) <= set(by_color):
+    if names is not None and set(names.names) <= set(names.colors) and set(colors) & set(names.colors.values()):
         comments.append(f"Names and colours are from {names.path.name}.")
         ignore = 255 if names.ignore_index is None else names.ignore_index
         return _Classes(names.names, ignore, names.colors, tuple(comments))
+    if names is not None:
+        comments.append(
+            f"The names in {names.path.name} are not used: it does not say which of these colours they have."
+        )
     comments.append(_RENAME)
     return _Classes({i: f"class-{i}" for i in range(len(colors))}, 255, dict(enumerate(colors)), tuple(comments))
 
@@ -173,18 +210,17 @@ def _by_color(colors: list[Color], names: NamesFile | None) -> _Classes:
 _RENAME = "RENAME the classes: the prompt is made of these names, so they should say what is seen."
 
 
-def _by_id(pairing: Pairing, data: Mapping[str, Any], output: Path, names: NamesFile | None) -> _Classes:
+def _by_id(pairing: Pairing, names: NamesFile | None) -> _Classes:
     from genaug.labels import LabelSpace
     from genaug.sources.config import FolderOptions
     from genaug.sources.folder import FolderSource
 
     anything = LabelSpace({i: str(i) for i in range(256) if i != 254}, ignore_index=254)
-    options = FolderOptions(
-        masks=data["masks"], mask_suffix=data.get("mask_suffix", ".png"), recursive=data.get("recursive", False)
-    )
-    survey = FolderSource(options, anything, root=output.resolve().parent).survey()
+    folder = pairing.masks.resolve()
+    options = FolderOptions(masks=str(folder), mask_suffix=pairing.mask_suffix, recursive=pairing.recursive)
+    survey = FolderSource(options, anything, root=folder.parent).survey()
     if not survey.masks:
-        raise DataError("no mask can be read", problems=map(str, survey.problems), where=data["masks"])
+        raise DataError("no mask can be read", problems=map(str, survey.problems), where=str(pairing.masks))
     ids = list(survey.ids)
     ignore, comments = _ignore_index(ids, survey.masks_with.tolist(), names)
     if _is_palette(pairing):
@@ -192,9 +228,23 @@ def _by_id(pairing: Pairing, data: Mapping[str, Any], output: Path, names: Names
     known = dict(names.names) if names is not None else {}
     if names is not None:
         comments.append(f"Names are from {names.path.name}.")
-    table = {i: known.get(i, f"class-{i}") for i in sorted({*ids, *known} - {ignore})}
-    if any(i not in known for i in table):
+    if names is None:
+        table = {i: f"class-{i}" for i in ids if i != ignore}
         comments.append(_RENAME)
+    else:  # what the file does not name may be damage as well as a class: the check tells, and the user decides
+        table = known
+        foreign = [i for i in ids if i not in known and i != ignore]
+        if foreign:
+            some = ", ".join(map(str, foreign[:8])) + (" ..." if len(foreign) > 8 else "")
+            comments.append(
+                f"The masks hold ids that {names.path.name} does not name: {some}. Name them, or mend them."
+            )
+    if not table:
+        raise DataError(
+            f"every pixel of the {survey.masks} masks is {ignore}, which means that nobody labelled it",
+            where=str(pairing.masks),
+            hint=f"Label some pixels, or name {ignore} as a class in a file classes.txt: {ignore}: <name>",
+        )
     if len(ids) > _MANY:
         comments.append(f"{len(ids)} ids are many: do the masks hold instance numbers or blended edges?")
     colors = {i: c for i, c in names.colors.items() if i in table or i == ignore} if names is not None else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -41,7 +41,7 @@ class Pairing:
         mask_suffix: What follows the id in mask names.
         recursive: Files lie in sub-folders.
         ids: Ids that have both files, sorted.
-        single: Number of images and masks without partner.
+        single: Images and masks without partner.
     """
 
     images: Path
@@ -50,7 +50,7 @@ class Pairing:
     mask_suffix: str
     recursive: bool
     ids: tuple[str, ...]
-    single: int
+    single: tuple[Path, ...]
 
 
 def find_pairs(root: Path) -> list[Pairing]:
@@ -184,21 +184,23 @@ def _rank(root: Path, pairing: Pairing) -> tuple[object, ...]:
 def _pair(images: Path, masks: Path, image_names: list[str], mask_names: list[str]) -> Pairing | None:
     if images == masks:
         return _pair_within(images, image_names)
-    stems = {PurePath(name).stem for name in image_names}
+    stems = {PurePath(name).stem: name for name in image_names}
     suffixes: tuple[str, ...] | None = None
-    suffix, ids = _mask_suffix(stems, mask_names)
+    suffix, ids = _mask_suffix(set(stems), mask_names)
     if not ids:  # images that all end alike, as in a_leftImg8bit.png
         ends = {match.group() if (match := _ENDING.search(stem)) else "" for stem in stems}
         if len(ends) != 1 or ends == {""} or len(stems) < 2:
             return None
         end = ends.pop()
-        stems = {stem.removesuffix(end) for stem in stems}
+        stems = {stem.removesuffix(end): name for stem, name in stems.items()}
         suffixes = tuple(sorted({end + PurePath(name).suffix for name in image_names}))
-        suffix, ids = _mask_suffix(stems, mask_names)
+        suffix, ids = _mask_suffix(set(stems), mask_names)
     if not ids:
         return None
-    masks_in_all = {i for name in mask_names if (i := strip_suffix(name, [suffix])) is not None}
-    return Pairing(images, masks, suffixes, suffix, False, tuple(sorted(ids)), len(stems ^ masks_in_all))
+    of_mask = {i: name for name in mask_names if (i := strip_suffix(name, [suffix])) is not None}
+    bare = [images / name for stem, name in stems.items() if stem not in of_mask]
+    bare += [masks / name for stem, name in of_mask.items() if stem not in stems]
+    return Pairing(images, masks, suffixes, suffix, False, tuple(sorted(ids)), tuple(sorted(bare)))
 
 
 def _pair_within(folder: Path, names: list[str]) -> Pairing | None:
@@ -207,15 +209,22 @@ def _pair_within(folder: Path, names: list[str]) -> Pairing | None:
     suffix, ids = _mask_suffix({PurePath(name).stem for name in names}, names, longer_than_ending=True)
     if 4 * len(ids) >= len(names):  # fewer are files that happen to be called alike
         images = tuple(sorted({PurePath(n).suffix for n in names if not n.endswith(suffix)}))
-        return Pairing(folder, folder, images, suffix, False, tuple(sorted(ids)), len(names) - 2 * len(ids))
+        single = _single(folder, names, ids, (*images, suffix))
+        return Pairing(folder, folder, images, suffix, False, tuple(sorted(ids)), single)
     if set(endings) & {".png"} and len(endings) == 2:  # masks are kept without loss, so the PNGs are the masks
         (other,) = set(endings) - {".png"}
         ids = {PurePath(n).stem for n in names if n.endswith(other)} & {
             PurePath(n).stem for n in names if n.endswith(".png")
         }
         if ids:
-            return Pairing(folder, folder, (other,), ".png", False, tuple(sorted(ids)), len(names) - 2 * len(ids))
+            single = _single(folder, names, ids, (other, ".png"))
+            return Pairing(folder, folder, (other,), ".png", False, tuple(sorted(ids)), single)
     return None
+
+
+def _single(folder: Path, names: Iterable[str], ids: set[str], suffixes: Sequence[str]) -> tuple[Path, ...]:
+    """Return the files of one folder whose names, less their ending, are no id of a pair."""
+    return tuple(folder / name for name in sorted(names) if strip_suffix(name, suffixes) not in ids)
 
 
 def _mask_suffix(stems: set[str], names: list[str], *, longer_than_ending: bool = False) -> tuple[str, set[str]]:
@@ -248,7 +257,7 @@ def _join(root: Path, pairs: list[Pairing]) -> list[Pairing]:
         if len({(p.image_suffixes, p.mask_suffix) for p in group}) > 1 or len(set(ids)) < len(ids):
             result += group
             continue
-        single = sum(pair.single for pair in group)
+        single = tuple(path for pair in group for path in pair.single)
         joined = Pairing(images, masks, first.image_suffixes, first.mask_suffix, True, tuple(sorted(ids)), single)
         result.append(joined)
     return result

@@ -118,9 +118,109 @@ def test_images_without_masks_are_left_out_by_a_list(write_pairs: Write) -> None
     (root / "masks" / "b.png").unlink()
     recipe, _ = init(root)
     assert recipe["data"]["labeled"] == "recipe-labeled.txt"
-    assert (root / "recipe-labeled.txt").read_text() == "a\nc\n"
+    text = (root / "recipe-labeled.txt").read_text()
+    assert text == "a\nc\n# Left out, since they have no partner:\n# images/b.png\n"
+    assert [s.id for s in load_recipe(root / "recipe.yaml").source()] == ["a", "c"]
     assert run("init", root, "--output", root / "recipe.yaml").exit_code == 2
     init(root, "--force")
+
+
+def test_files_left_out_are_named_at_once(write_pairs: Write) -> None:
+    root = write_pairs({f"s{i}": mask(0, 1) for i in range(8)})
+    for number in range(5):
+        (root / "masks" / f"s{number}.png").unlink()
+    (root / "images" / "s7.png").unlink()
+    output = root / "recipe.yaml"
+    result = run("init", root, "--output", output)
+    assert result.exit_code == 0
+    listing = root / "recipe-labeled.txt"
+    assert result.stderr.startswith(
+        "genaug: note: images without mask: 5x: images/s0.png, images/s1.png, images/s2.png and 2 more. "
+        f"Left out; {listing} names all of them.\n"
+        f"genaug: note: masks without image: 1x: masks/s7.png. Left out; {listing} names all of them.\n"
+    )
+    left_out = [f"# images/s{i}.png" for i in range(5)] + ["# masks/s7.png"]
+    assert listing.read_text().splitlines()[-6:] == left_out
+
+
+def test_an_image_of_one_folder_without_mask_is_told_as_such(tmp_path: Path) -> None:
+    for name in ("a.png", "a_mask.png", "b.png", "c_mask.png"):
+        Image.new("L" if "mask" in name else "RGB", (2, 1)).save(tmp_path / name)
+    result = run("init", tmp_path, "--output", tmp_path / "recipe.yaml")
+    assert "note: images without mask: 1x: b.png." in result.stderr
+    assert "note: masks without image: 1x: c_mask.png." in result.stderr
+
+
+def test_ids_that_a_names_file_lacks_are_problems_and_no_classes(write_pairs: Write) -> None:
+    root = write_pairs({"a": mask(1, 4, 9), "b": mask(1, 4, 77)})
+    (root / "classes.txt").write_text("1: sky\n4: grass\n9: barn\n")
+    output = root / "recipe.yaml"
+    result = run("init", root, "--output", output)
+    assert result.exit_code == 1
+    assert "- id 77 is not in the class table: 1x: " in result.stderr
+    assert "masks/b.png. Allowed: 1, 4, 9 and the ignore index 255." in result.stderr
+    assert f"'genaug check {output} --all' names every file." in result.stderr
+    text = output.read_text()
+    assert yaml.safe_load(text)["labels"]["names"] == {1: "sky", 4: "grass", 9: "barn"}
+    assert "# The masks hold ids that classes.txt does not name: 77. Name them, or mend them." in text
+    assert run("check", output).exit_code == 1
+
+
+def test_colours_that_a_names_file_lacks_are_problems_and_no_classes(write_pairs: Write) -> None:
+    root = write_pairs({"a": mask(0, 1, 2)})
+    rgb = np.array([[COLORS[0], COLORS[1], (9, 9, 9)]], np.uint8)
+    Image.fromarray(rgb).save(root / "masks" / "a.png")
+    table = [{"id": i, "name": f"thing {i}", "color": list(c)} for i, c in COLORS.items()]
+    (root / "classes.json").write_text(json.dumps(table))
+    result = run("init", root, "--output", root / "recipe.yaml")
+    assert result.exit_code == 1
+    assert "the mask has colours that labels.colors does not list: 1x: " in result.stderr
+    assert "(9, 9, 9)" in result.stderr
+    names = yaml.safe_load((root / "recipe.yaml").read_text())["labels"]["names"]
+    assert names == {0: "thing 0", 1: "thing 1", 2: "thing 2"}
+    (root / "classes.json").write_text('["ground", "tree", "car"]')
+    _, text = init(root, "--force")
+    assert "# The names in classes.json are not used: it does not say which of these colours they have." in text
+
+
+def test_masks_that_nobody_labelled_are_no_recipe(write_pairs: Write) -> None:
+    root = write_pairs({"a": mask(255, 255), "b": mask(255)})
+    output = root / "recipe.yaml"
+    result = run("init", root, "--output", output)
+    assert result.exit_code != 0
+    assert "every pixel of the 2 masks is 255, which means that nobody labelled it" in result.stderr
+    assert not output.exists()
+    (root / "classes.txt").write_text("0: ground\n1: tree\n")
+    result = run("init", root, "--output", output)
+    assert result.exit_code == 1
+    assert "every pixel of every mask is ignored" in result.stderr
+    (root / "classes.txt").write_text("255: tree\n")  # as the hint says
+    recipe, _ = init(root, "--force")
+    assert recipe["labels"] == {"names": {255: "tree"}, "ignore_index": 254}
+
+
+def test_masks_that_are_no_pictures_are_told(write_pairs: Write) -> None:
+    root = write_pairs({"a": mask(0, 1)})
+    (root / "masks" / "a.png").write_bytes(b"torn")
+    result = run("init", root, "--output", root / "recipe.yaml")
+    assert result.exit_code != 0
+    assert "no mask can be read" in result.stderr
+    assert "a.png" in result.stderr
+    assert not (root / "recipe.yaml").exists()
+
+
+def test_the_folder_of_the_recipe_is_made_or_refused_at_once(
+    write_pairs: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pairs({"a": mask(0, 1)}, images="ok/images", labels="ok/masks")
+    monkeypatch.chdir(tmp_path)
+    result = run("init", "ok", "--output", "nodir/deep/x.yaml")
+    assert (result.exit_code, result.stdout) == (0, "nodir/deep/x.yaml\n")
+    assert load_recipe("nodir/deep/x.yaml").source().check() == []
+    (tmp_path / "file").touch()
+    result = run("init", "ok", "--output", "file/deep/x.yaml")
+    assert result.exit_code == 2
+    assert f"genaug: --output: {tmp_path / 'file'} is no folder." in result.stderr
 
 
 def test_lists_are_used_when_there_is_no_doubt(write_pairs: Write) -> None:

@@ -59,9 +59,27 @@ def test_cities_are_joined(tmp_path: Path) -> None:
     assert found.ids == ("aachen_0", "aachen_1", "bonn_0", "bonn_1")
 
 
-def test_files_without_partner_are_counted(tmp_path: Path) -> None:
+def test_files_without_partner_are_named(tmp_path: Path) -> None:
     found = find_pairs(lay(tmp_path, "images/a.png", "images/b.png", "images/c.png", "masks/a.png", "masks/z.png"))[0]
-    assert (found.ids, found.single) == (("a",), 3)
+    alone = tuple(tmp_path / name for name in ("images/b.png", "images/c.png", "masks/z.png"))
+    assert (found.ids, found.single) == (("a",), alone)
+
+
+def test_files_without_partner_are_named_in_one_folder_too(tmp_path: Path) -> None:
+    lay(tmp_path / "two", "a.png", "a_mask.png", "b.png", "c_mask.png")
+    (found,) = find_pairs(tmp_path / "two")
+    assert (found.ids, [path.name for path in found.single]) == (("a",), ["b.png", "c_mask.png"])
+    lay(tmp_path / "endings", "a.jpg", "a.png", "b.jpg", "c.png")
+    (found,) = find_pairs(tmp_path / "endings")
+    assert (found.ids, [path.name for path in found.single]) == (("a",), ["b.jpg", "c.png"])
+
+
+def test_files_without_partner_are_named_across_sub_folders(tmp_path: Path) -> None:
+    for city in ("aachen", "bonn"):
+        lay(tmp_path, f"images/{city}/{city}_1.png", f"images/{city}/{city}_2.png", f"masks/{city}/{city}_1.png")
+    (found,) = find_pairs(tmp_path)
+    assert found.ids == ("aachen_1", "bonn_1")
+    assert [path.name for path in found.single] == ["aachen_2.png", "bonn_2.png"]
 
 
 def test_stores_and_hidden_folders_are_not_data(tmp_path: Path) -> None:
