@@ -94,8 +94,8 @@ def quickstart_matchmask(
         extent: How much to do.
 
     Returns:
-        ``table`` (text), ``arms`` (mIoU and IoU per class), ``remark``, ``gallery`` and ``results`` (paths) and ``lines`` (what a
-        user adds to their own trainer).
+        ``table`` (text), ``arms`` (mIoU and IoU per class), ``remark``, ``gallery`` and ``results`` (paths) and
+        ``lines`` (what a user adds to their own trainer).
     """
     started = time.monotonic()
     seeds, test_seeds = labelled_seeds(extent.scenes, seed), TEST_SEEDS[: extent.test_scenes]
