@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,9 @@ from genaug.component_config import ComponentConfig
 from genaug.errors import ConfigError, PluginError, did_you_mean
 from genaug.registry import Registry
 from genaug.step_config import SupervisedConfig, TeacherConfig, TermConfig, ViewsConfig
+
+if TYPE_CHECKING:
+    from genaug.models import ModelCheck
 
 
 class Options(BaseModel):
@@ -34,6 +37,18 @@ class Options(BaseModel):
         Sources then tell of such ids in a note; by default they are a problem.
         """
         return False
+
+    def check_models(self, look: ModelCheck) -> None:
+        """Report on models that these options name (a folder, a file, a Hub id): what is missing or no such model.
+
+        ``genaug check`` and the start of every run call it, so that nobody trains for hours before a path turns out to
+        be wrong. It looks at names, paths and small files, imports nothing heavy and loads no model. By default there
+        is nothing to report.
+
+        Example:
+            def check_models(self, look):
+                look.folder("weights", self.weights, ["model.safetensors"], allowed="a folder written by my-tool")
+        """
 
     def decisive(self) -> dict[str, Any]:
         """Return the JSON form without the options in `speed_only`, here and in nested options."""

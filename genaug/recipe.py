@@ -88,7 +88,7 @@ class BuildContext:
     def predictor(self, spec: str | Mapping[str, Any], *, where: str) -> Predictor:
         """Build a predictor from ``{use: ..., ...}``, or from a path that a predictor component recognises."""
         if isinstance(spec, str):
-            spec = {"use": _predictor_of(self.path(spec), where), "path": spec}
+            spec = {"use": predictor_of(self.path(spec), where), "path": spec}
         options = {k: v for k, v in spec.items() if k != "use"}
         if "use" not in spec:
             raise ConfigError("no key 'use'", where=where, allowed="a path, or {use: ..., ...options}")
@@ -96,13 +96,22 @@ class BuildContext:
         return predictor
 
 
-def _predictor_of(path: Path, where: str) -> str:
-    """Name the predictor component that can read `path`, from what lies there."""
+def predictor_of(path: Path, where: str) -> str:
+    """Return the name of the predictor component that can read `path`, from what lies there.
+
+    Raises:
+        ConfigError: None can, or the file that names it is damaged.
+    """
     if path.suffix == ".pt2":
         return "exported"
-    for file, key in (("genaug_predictor.json", "use"), ("config.json", None)):
-        if (path / file).is_file():
-            return str(json.loads((path / file).read_text("utf-8"))[key]) if key else "transformers"
+    record = path / "genaug_predictor.json"
+    if record.is_file():
+        try:
+            return str(json.loads(record.read_bytes())["use"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{record} is damaged: {error!r}", where=where, hint="Put the file back") from error
+    if (path / "config.json").is_file():
+        return "transformers"
     raise ConfigError(
         f"{path} is no predictor" if path.exists() else f"{path} does not exist",
         where=where,

@@ -16,19 +16,25 @@ if TYPE_CHECKING:
 
 
 def inspect(recipe: Recipe) -> dict[str, Any]:
-    """Read the data of a recipe completely and return what was found as JSON-like data."""
-    context = recipe.context()
+    """Read the data of a recipe completely, look for its models, and return what was found as JSON-like data."""
+    from genaug.models import check_models
+
+    context, models = recipe.context(), check_models(recipe)
     report: dict[str, Any] = {
         "recipe": recipe.config.name,
         "data": None,
         "conditions": None,
-        "notes": _missing_libraries(recipe),
+        "models": models.problems,
+        "notes": _missing_libraries(recipe) + models.notes,
     }
     if recipe.config.data is not None or not recipe.config.terms:  # `source` says what a recipe of neither kind lacks
         report["data"] = summarize(recipe.source(context).survey(), recipe.labels)
-    if recipe.config.conditions is not None:
+    if any(problem.startswith("conditions.") for problem in models.problems):
+        report["notes"].append("conditions: not read, since their model cannot be used")
+    elif recipe.config.conditions is not None:
         report["conditions"] = summarize(recipe.conditions(context).survey(), recipe.labels)
-    report["ok"] = not any(part["problems"] for part in (report["data"], report["conditions"]) if part)
+    parts = [part for part in (report["data"], report["conditions"]) if part]
+    report["ok"] = not models.problems and not any(part["problems"] for part in parts)
     return report
 
 
@@ -83,6 +89,10 @@ def _lines(report: dict[str, Any], *, every: bool) -> Iterator[str]:
     for part in ("data", "conditions"):
         if report[part] is not None:
             yield from _part_lines(part, report[part], every=every)
+    if report["models"]:
+        yield f"models that cannot be used ({len(report['models'])}):"
+        yield from (f"  - {problem}" for problem in report["models"])
+        yield ""
     yield from (f"note: {note}" for note in report["notes"])
     yield "The recipe and its data are sound." if report["ok"] else "There are problems; genaug changes no file."
 
@@ -133,14 +143,15 @@ def _class_lines(part: dict[str, Any]) -> Iterator[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, recipe: str, overrides: Sequence[str], every: bool, as_json: bool) -> None:
-    """Validate RECIPE and read all of its data, listing every problem.
+    """Validate RECIPE, read all of its data and look for the models it names, listing every problem.
 
     RECIPE is a file or the name of a ready recipe; KEY=VALUE changes one of its keys, e.g. generator.batch_size=2.
-    Exit code 1 when the data have problems.
+    Models are looked for on this machine, not loaded; whether the Hub has one is not checked. Exit code 1 when the data
+    have problems, 2 when the recipe is wrong or names a model that cannot be used.
     """
     from genaug.recipe import load_recipe
 
     report = inspect(load_recipe(recipe, overrides))
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report, every=every)))
     if not report["ok"]:
-        ctx.exit(1)
+        ctx.exit(2 if report["models"] else 1)

@@ -14,6 +14,7 @@ from genaug.engine.judge import check_filters, judge_all
 from genaug.engine.plan import make_plan
 from genaug.errors import ConfigError, StoreError, did_you_mean
 from genaug.interfaces import Filter, Generator
+from genaug.models import require_models
 from genaug.recipe import BuildContext, Recipe
 from genaug.sources import checked
 from genaug.sources.base import Source
@@ -70,12 +71,14 @@ def run(
         DataError: The data has problems; nothing was written.
         StoreError: The folder cannot be written, trusted or is in use; finished work stays.
         AdapterError: Not adapted, and ``adapt`` is not among the stages.
-        ConfigError: An unknown stage or device.
+        ConfigError: An unknown stage or device; or a model that the recipe names is not there, and nothing was written.
     """
     wanted = _ordered(stages)
     device = resolve_device(device)
+    making, judging = {"adapt", "generate"} & set(wanted), {"adapt", "filter"} & set(wanted)
     context = recipe.context(device=device)
-    source, conditions = checked_sources(recipe, context)
+    users = [*(["generator"] if making else []), *(["filters"] if judging else [])]
+    source, conditions = checked_sources(recipe, context, users)
     if "filter" in wanted:
         check_filters(recipe, redo=redo_filters)
     report: Report = {
@@ -89,7 +92,6 @@ def run(
     }
     with ExitStack() as stack:
         writer = stack.enter_context(open_writer(recipe, shard=shard, repair=repair))
-        making, judging = {"adapt", "generate"} & set(wanted), {"adapt", "filter"} & set(wanted)
         generator = recipe.generator(context) if making else None
         filters = recipe.filters(context) if judging else []
         parts = _Parts(recipe, context, source, conditions, generator, filters, writer, redo_filters)
@@ -132,12 +134,21 @@ def _ordered(stages: Sequence[str]) -> list[str]:
     return [stage for stage in STAGES if stage in stages]
 
 
-def checked_sources(recipe: Recipe, context: BuildContext) -> tuple[Source, Source]:
-    """Build the sources of labelled samples and of conditions and read all of both.
+def checked_sources(
+    recipe: Recipe, context: BuildContext, users: Sequence[str] = ("generator", "filters")
+) -> tuple[Source, Source]:
+    """Look for models, build the sources of labelled samples and of conditions and read all of both.
+
+    Args:
+        recipe: What to do.
+        context: Where the sources are built.
+        users: Keys of the recipe whose components will be used, beside the sources: their models must be there.
 
     Raises:
+        ConfigError: A model cannot be used; all such are listed.
         DataError: There are problems; all of one source are listed.
     """
+    require_models(recipe, ["data", "conditions", *users])
     source = checked(recipe.source(context))
     conditions = recipe.conditions(context)
     if conditions is not source:

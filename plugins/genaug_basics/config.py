@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+import zipfile
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from genaug.config import Options
 from genaug.sources.config import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from genaug.models import ModelCheck
 
 
 class PredictorOptions(Options):
@@ -23,6 +27,10 @@ class PredictorOptions(Options):
         if not value or (isinstance(value, dict) and not isinstance(value.get("use"), str)):
             raise ValueError("a path, or a table with the key 'use'")
         return value
+
+    def check_models(self, look: ModelCheck) -> None:
+        """Look for the segmenter."""
+        look.predictor("predictor", self.predictor)
 
 
 class FilterOptions(PredictorOptions):
@@ -72,6 +80,15 @@ class ExportedOptions(Options):
 
     path: str = Field(min_length=1, description="A .pt2 file written by torch.export.save.")
 
+    def check_models(self, look: ModelCheck) -> None:
+        """Look for the file; torch.export writes a zip archive, which an incomplete copy is not."""
+        path = look.path(self.path)
+        if not path.is_file():
+            found = "is no file" if path.exists() else "does not exist"
+            look.problem("path", f"{path} {found}", allowed="a .pt2 file of torch.export.save")
+        elif not zipfile.is_zipfile(path):
+            look.problem("path", f"{path} is damaged or not a file of torch.export.save")
+
 
 class TransformersOptions(Options):
     """Options of the predictor ``transformers``."""
@@ -80,6 +97,15 @@ class TransformersOptions(Options):
     size: tuple[int, int] | None = Field(
         None, description="[height, width] the model works at; the images' own size by default."
     )
+
+    def check_models(self, look: ModelCheck) -> None:
+        """Look for the folder and for what the predictor reads of it first."""
+        from genaug_basics.transformers_predictor import TransformersPredictor
+
+        with look.reporting("path"):
+            folder = TransformersPredictor(look.path(self.path)).path
+            if not any(folder.glob("*.safetensors")):
+                look.problem("path", f"{folder} has no .safetensors weights")
 
 
 class PseudoMasksOptions(PredictorOptions):

@@ -1,4 +1,4 @@
-"""Loading a base model: a name that a plugin ships, a local folder, or a Hub id, in this order."""
+"""Loading a base model: a name that a plugin ships, a local folder, or a Hub id (see `genaug_diffusion.place`)."""
 
 from __future__ import annotations
 
@@ -12,32 +12,11 @@ import torch
 from genaug.errors import AdapterError, ConfigError
 from genaug.recipe import digest
 from genaug.registry import Registry
+from genaug_diffusion.place import resolve_base
 
 _ADDED = re.compile(r"\.lora_[AB]\.|\.processor\.|^genaug_lt\.")
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def resolve_base(base: str, *, root: Path, registry: Registry) -> tuple[str, bool]:
-    """Return ``(path or Hub id, is it local)`` for the ``base`` of a recipe."""
-    if base in registry.names("base"):
-        return str(registry.load(registry.component("base", base))()), True
-    folder = root / Path(base).expanduser()
-    if folder.exists():
-        if not (folder / "model_index.json").is_file():
-            raise ConfigError(
-                f"{folder} has no model_index.json",
-                where="generator.base",
-                allowed="a Stable Diffusion 1.x or 2.x folder in diffusers format, or a Hub id",
-            )
-        return str(folder), True
-    if base.count("/") != 1 or base.startswith((".", "/", "~")):
-        raise ConfigError(
-            f"{base!r} is neither a folder nor a Hub id",
-            where="generator.base",
-            allowed=f"org/name on the Hub, a local folder, or one of: {', '.join(registry.names('base'))}",
-        )
-    return base, False
 
 
 def load_pipeline(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from genaug.config import Options
 from genaug_diffusion.config import DtypeName, TrainingOptions
+
+if TYPE_CHECKING:
+    from genaug.models import ModelCheck
 
 
 class MatchMaskOptions(Options):
@@ -66,6 +69,15 @@ class MatchMaskOptions(Options):
         True, description="Use the base's safety checker if it has one; flagged images are dropped."
     )
     training: TrainingOptions = Field(default_factory=TrainingOptions, description="How the adapter is trained.")
+
+    def check_models(self, look: ModelCheck) -> None:
+        """Look for the base model and for the adapter, if one is named."""
+        from genaug_diffusion.place import check_base
+        from genaug_matchmask.adapter_files import check_adapter
+
+        check_base(look, self.base)
+        if self.adapter is not None:
+            check_adapter(look, self.adapter)
 
     @property
     def ignores_unknown_ids(self) -> bool:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from genaug.config import Options
+
+if TYPE_CHECKING:
+    from genaug.models import ModelCheck
 
 
 class SmallUNetOptions(Options):
@@ -22,3 +27,12 @@ class SmallUNetOptions(Options):
         description="[height, width] it works at; by default the samples' own if they share one with no side above "
         "128, else [128, 128].",
     )
+
+    def check_models(self, look: ModelCheck) -> None:
+        """Look for the trained one and compare its classes."""
+        if self.path is None:
+            return
+        from genaug_tiny.predictor import SmallUNetPredictor
+
+        with look.reporting("path"):
+            SmallUNetPredictor(labels=look.labels, path=look.path(self.path))

@@ -1,0 +1,60 @@
+"""Where a base model is: a name that a plugin ships, a local folder, or a Hub id, in this order. Light: no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genaug.errors import ConfigError
+from genaug.models import ModelCheck
+from genaug.registry import Registry
+
+#: Sub-folders of a Stable Diffusion model -> whether they hold weights.
+PARTS = {"unet": True, "vae": True, "text_encoder": True, "tokenizer": False, "scheduler": False}
+ALLOWED = "a Stable Diffusion 1.x or 2.x folder in diffusers format, or a Hub id"
+
+
+def resolve_base(base: str, *, root: Path, registry: Registry) -> tuple[str, bool]:
+    """Return ``(path or Hub id, is it local)`` for the ``base`` of a recipe.
+
+    Raises:
+        ConfigError: Neither a shipped base nor a model folder nor of a Hub id's form.
+    """
+    if base in registry.names("base"):
+        return str(registry.load(registry.component("base", base))()), True
+    folder = root / Path(base).expanduser()
+    if folder.exists():
+        if not (folder / "model_index.json").is_file():
+            raise ConfigError(f"{folder} has no model_index.json", where="generator.base", allowed=ALLOWED)
+        return str(folder), True
+    if base.count("/") != 1 or base.startswith((".", "/", "~")):
+        raise ConfigError(
+            f"{base!r} is neither a folder nor a Hub id",
+            where="generator.base",
+            allowed=f"org/name on the Hub, a local folder, or one of: {', '.join(registry.names('base'))}",
+        )
+    return base, False
+
+
+def check_base(look: ModelCheck, base: str) -> None:
+    """Report what is wrong with option ``base``, as far as can be told without loading it or asking the Hub."""
+    if base in look.registry.names("base"):
+        return
+    try:
+        place, local = resolve_base(base, root=look.root, registry=look.registry)
+    except ConfigError as error:
+        look.problems.append(str(error))
+        return
+    if not local:
+        look.note("base", f"{base!r} is no folder, so it is a Hub id; whether the Hub has it is not checked")
+        return
+    folder = Path(place)
+    if look.table("base", folder / "model_index.json") is None:
+        return
+    lacking = [f"no folder {name}" for name in PARTS if not (folder / name).is_dir()]
+    lacking += [
+        f"no .safetensors file in {name}"
+        for name, weights in PARTS.items()
+        if weights and (folder / name).is_dir() and not any((folder / name).glob("*.safetensors"))
+    ]
+    if lacking:
+        look.problem("base", f"{folder} has {', '.join(lacking)}", allowed=ALLOWED)
