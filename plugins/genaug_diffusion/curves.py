@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image as PILImage
 
+from genaug.store.files import make_folder, write_whole
 from genaug.types import Image
 from genaug_diffusion.images import resize_image
-from genaug_diffusion.training import TrainingResult
+from genaug_diffusion.training import TAG, TrainingResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +41,7 @@ def plot_losses(result: TrainingResult, path: Path) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a matplotlib figure as PNG; equal figures give equal bytes."""
-    _save(path, lambda target: figure.savefig(target, format="png", dpi=110, metadata={"Software": None}))
+    _save(path, lambda buffer: figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}))
 
 
 def save_rows(rows: Sequence[Sequence[Image]], path: Path, *, gap: int = 4) -> None:
@@ -53,12 +55,13 @@ def save_rows(rows: Sequence[Sequence[Image]], path: Path, *, gap: int = 4) -> N
         strips.append(np.concatenate(cells[:-1], axis=1))
     width = max(strip.shape[1] for strip in strips)
     sheet = [np.pad(s, ((0, gap), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips]
-    _save(path, PILImage.fromarray(np.concatenate(sheet)[:-gap]).save)
+    picture = PILImage.fromarray(np.concatenate(sheet)[:-gap])
+    _save(path, lambda buffer: picture.save(buffer, "PNG"))
 
 
-def _save(path: Path, write: Callable[[Path], object]) -> None:
+def _save(path: Path, write: Callable[[io.BytesIO], object]) -> None:
     """Write through a temporary name, so that a reader never sees half a picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    write(temporary)
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    write(buffer)
+    make_folder(path.parent)
+    write_whole(path, buffer.getvalue(), tag=TAG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,17 +13,21 @@ from typing import Any, Protocol
 
 import torch
 from accelerate.utils import broadcast
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 from tqdm.auto import tqdm
 
 from genaug.errors import AdapterError, ConfigError
 from genaug.recipe import digest
 from genaug.rng import Rng
+from genaug.store.files import make_folder, sync_folder, write_whole
 from genaug_diffusion.config import TrainingOptions
 
 CHECKPOINT = "checkpoint.safetensors"
+#: Names whoever learns in a folder, in the names of unfinished files (`genaug.store.files.write_whole`).
+TAG = "learning"
+_START_OVER = "Put the file back, or delete this one file: the training starts over, with the same seed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,37 +273,48 @@ class AdapterTrainer:
                     tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
             if name in self.best:
                 tensors[f"best.{name}"] = self.best[name]
+        tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
         about = {
             "fingerprint": self._fingerprint(),
+            "tensors": _tensors_hash(tensors),
             "adam_step": self._adam_step(),
             "validation": result.validation,
             "best_step": result.best_step,
             "stopped_early": result.stopped_early,
             "scaler": self.scaler.state_dict(),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path, temporary = self.folder / CHECKPOINT, self.folder / f".tmp-{CHECKPOINT}"
-        save_file(
-            {k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata={"genaug": json.dumps(about)}
-        )
+        make_folder(self.folder)
         # Pictures come first: killed between the two, the same step is done and drawn again.
         if self.on_checkpoint is not None:
             self.on_checkpoint(step, result)
-        temporary.replace(path)
+        write_whole(self.folder / CHECKPOINT, save(tensors, metadata={"genaug": json.dumps(about)}), tag=TAG)
+        sync_folder(self.folder)
+
+    def _read_checkpoint(self, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Return what a checkpoint says of itself, and its tensors; raise `AdapterError` if it is damaged."""
+        try:
+            with safe_open(path, "pt") as file:
+                about: dict[str, Any] = json.loads(file.metadata()["genaug"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+            fingerprint = about["fingerprint"]
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise AdapterError(f"damaged: cannot be read ({error})", where=str(path), hint=_START_OVER) from error
+        if fingerprint != self._fingerprint():
+            raise AdapterError(
+                "the folder holds the checkpoint of another training",
+                where=str(path),
+                hint="Delete the checkpoint to start over, or use another output folder",
+            )
+        # Checkpoints written before there was a hash have none; they go on as they did.
+        if about.get("tensors") not in (None, _tensors_hash(tensors)):
+            raise AdapterError("damaged: its content is not what was written", where=str(path), hint=_START_OVER)
+        return about, tensors
 
     def _resume(self) -> TrainingResult:
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return TrainingResult()
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["genaug"])
-            if about["fingerprint"] != self._fingerprint():
-                raise AdapterError(
-                    "the folder holds the checkpoint of another training",
-                    where=str(path),
-                    hint="Delete the checkpoint to start over, or use another output folder",
-                )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        about, tensors = self._read_checkpoint(path)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"parameter.{name}"])
@@ -315,6 +331,14 @@ class AdapterTrainer:
         losses = tensors["losses"].tolist()
         validation = [(int(s), float(v)) for s, v in about["validation"]]
         return TrainingResult(losses, validation, about["best_step"], about["stopped_early"], len(losses))
+
+
+def _tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return a hash of float tensors on the CPU, names included."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode() + b"\0" + tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 
 from genaug.errors import AdapterError
+from genaug.store.files import make_folder, sync_folder, system_errors, write_whole
+from genaug.store.learned import check_sha256, read_table, sha256_of
 from genaug_diffusion.base import check_fingerprint, unet_fingerprint
+from genaug_diffusion.training import TAG
 from genaug_matchmask.adapter import LTAdapter
 
 WEIGHTS, PEFT_CONFIG, CONFIG, CARD = (
@@ -22,6 +25,9 @@ WEIGHTS, PEFT_CONFIG, CONFIG, CARD = (
     "README.md",
 )
 FORMAT = "lt-adapter/1"
+SHA256 = "weights_sha256"
+_NEEDED = {"base", "base_fingerprint", "rank", "target_modules", "alpha_pool", "layers", "labels"}
+_AGAIN = "Put the file back; or delete this one file and adapt again, which goes on from the checkpoint beside it"
 
 
 def save_adapter(
@@ -38,12 +44,18 @@ def save_adapter(
         base: Name, path or Hub id of the base model, as the recipe says it.
         revision: Its revision.
         about: Further keys of ``genaug_config.json`` (class table, prompt rule, sampler defaults, training record).
+
+    Raises:
+        StoreError: The operating system refused.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".tmp-{WEIGHTS}"
+    make_folder(folder)
     # One metadata entry only: safetensors does not keep the order of several, and equal adapters must have equal bytes.
-    save_file(adapter.state_dict(), temporary, metadata={"genaug_format": FORMAT})
-    temporary.replace(folder / WEIGHTS)
+    weights = save(adapter.state_dict(), metadata={"genaug_format": FORMAT})
+    # Weights that replace others must never be taken for those; the other way round the folder is just unfinished.
+    with system_errors("remove", folder / CONFIG):
+        (folder / CONFIG).unlink(missing_ok=True)
+    sync_folder(folder)
+    write_whole(folder / WEIGHTS, weights, tag=TAG)
     config = adapter.lora_config
     config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True
     _write(folder / PEFT_CONFIG, json.dumps(_plain(config.to_dict()), indent=2, sort_keys=True))
@@ -58,9 +70,12 @@ def save_adapter(
         "target_modules": config.target_modules,
         "alpha_pool": adapter.alpha_pool,
         "layers": adapter.layers,
+        SHA256: hashlib.sha256(weights).hexdigest(),
         **about,
     }
+    sync_folder(folder)
     _write(folder / CONFIG, json.dumps(data, indent=2))
+    sync_folder(folder)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -76,11 +91,8 @@ def read_config(folder: Path) -> dict[str, Any]:
             where=str(folder),
             allowed="a folder written by 'genaug adapt'",
         )
-    try:
-        data = json.loads(path.read_text("utf-8"))
-        method, version = data["method"], data["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"cannot be read: {error!r}", where=str(path)) from error
+    data = read_table(path, hint=_AGAIN)
+    method, version = data.get("method"), data.get("format")
     if method != "matchmask" or version != FORMAT:
         raise AdapterError(
             f"an adapter of method {method!r}, format {version!r}",
@@ -88,13 +100,49 @@ def read_config(folder: Path) -> dict[str, Any]:
             allowed=f"matchmask, {FORMAT}",
             hint="A newer format needs a newer genaug",
         )
-    config: dict[str, Any] = data
-    return config
+    if missing := sorted(_NEEDED - data.keys()):
+        raise AdapterError(f"damaged: it lacks {', '.join(missing)}", where=str(path), hint=_AGAIN)
+    return data
+
+
+def training_record(folder: Path) -> dict[str, Any] | None:
+    """Return the training record of a finished adapter; None if it is unfinished, or another method's.
+
+    Raises:
+        AdapterError: ``genaug_config.json`` is damaged.
+    """
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        return None
+    data = read_table(folder / CONFIG, hint=_AGAIN)
+    record = data.get("training")
+    known = (data.get("method"), data.get("format")) == ("matchmask", FORMAT)
+    return record if known and isinstance(record, dict) else None
+
+
+def check_weights(folder: Path) -> None:
+    """Make sure that the weights of a finished adapter are the ones that were written.
+
+    Adapters made before the hash was recorded have none; theirs must at least be whole (the header of a safetensors
+    file says how long it is).
+
+    Raises:
+        AdapterError: They are not.
+    """
+    path = folder / WEIGHTS
+    expected = read_config(folder).get(SHA256)
+    if expected is not None:
+        check_sha256(path, expected, hint=_AGAIN)
+        return
+    try:
+        with safe_open(path, "pt"):
+            pass
+    except SafetensorError as error:
+        raise AdapterError(f"damaged: cannot be read ({error})", where=str(path), hint=_AGAIN) from error
 
 
 def weights_fingerprint(folder: Path) -> str:
     """Return a hash of an adapter's weights."""
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:16]
+    return sha256_of(folder / WEIGHTS)[:16]
 
 
 def load_adapter(unet: Any, folder: Path, *, base: str) -> LTAdapter:
@@ -106,12 +154,13 @@ def load_adapter(unet: Any, folder: Path, *, base: str) -> LTAdapter:
     config = read_config(folder)
     where = str(folder)
     check_fingerprint(unet, config["base_fingerprint"], base=base, made_for=config["base"], where=where)
+    if not (folder / WEIGHTS).is_file():
+        raise AdapterError(f"{WEIGHTS} is missing", where=where, hint="Put the file back, or adapt again")
+    check_weights(folder)
     try:
         state = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise AdapterError(
-            f"{WEIGHTS} cannot be read: {error}", where=where, hint="Adapt again, or download it again"
-        ) from error
+    except SafetensorError as error:
+        raise AdapterError(f"damaged: cannot be read ({error})", where=str(folder / WEIGHTS), hint=_AGAIN) from error
     adapter = LTAdapter(
         unet, rank=config["rank"], target_modules=config["target_modules"], alpha_pool=config["alpha_pool"]
     )
@@ -126,9 +175,7 @@ def load_adapter(unet: Any, folder: Path, *, base: str) -> LTAdapter:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text(text + "\n", "utf-8")
-    temporary.replace(path)
+    write_whole(path, (text + "\n").encode(), tag=TAG)
 
 
 def _plain(value: Any) -> Any:

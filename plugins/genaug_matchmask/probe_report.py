@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
-from genaug.errors import ConfigError
+from genaug.errors import ConfigError, StoreError
 from genaug.labels import LabelSpace
 from genaug.rng import Rng
+from genaug.store.files import make_folder, system_errors, write_whole
 from genaug.types import Sample
 from genaug_diffusion.curves import save_figure
+from genaug_diffusion.training import TAG
 from genaug_matchmask.probe import Mode, ProbeResult, layer_type, layers_regex, probe
 from genaug_matchmask.task import LayoutTask
 
@@ -40,6 +44,11 @@ def write_probe(
     Returns:
         Mode, optimiser, the mean score of every layer type, the selected weights and the regex for
         ``generator.target_modules``; per-weight scores of every epoch are in ``probe.json``.
+
+    Raises:
+        ConfigError: A setting is wrong.
+        StoreError: The folder cannot be written, which is found before anything is computed; or a file could not be
+            written in the end, and the message holds the regex.
     """
     if mode not in ("gradient", "finetune") or optimizer not in ("adamw", "sgd"):
         raise ConfigError(
@@ -47,6 +56,9 @@ def write_probe(
         )
     if not 0 < share <= 1:
         raise ConfigError(f"share {share}", where="probe", allowed="more than 0, at most 1")
+    make_folder(folder)
+    with system_errors("write", folder), tempfile.TemporaryFile(dir=folder):
+        pass  # a probe takes hours on a large base: better to know now
     generator.load_base(labels)
     pipe = generator.pipe
     result = probe(
@@ -71,12 +83,18 @@ def write_probe(
         "selected": selected,
         "target_modules": layers_regex(selected, linears),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".tmp-probe.json"
-    temporary.write_text(json.dumps({**report, "scores": result.scores}, indent=1), "utf-8")
-    temporary.replace(folder / "probe.json")
-    _write_table(result, set(selected), folder / "probe.csv")
-    plot_probe(result, folder / "probe.png", share=share)
+    try:
+        scores = {**report, "scores": result.scores}
+        write_whole(folder / "probe.json", json.dumps(scores, indent=1).encode(), tag=TAG)
+        _write_table(result, set(selected), folder / "probe.csv")
+        plot_probe(result, folder / "probe.png", share=share)
+    except StoreError as error:
+        found = f"the probe is done, but {error.found}"
+        regex = report["target_modules"] or "none of the selected weights is a Linear"
+        hint = f"Probe again into another folder, or use what it found. generator.target_modules: {regex}"
+        lost = StoreError(found, where=error.where, hint=hint)
+        lost.errno = error.errno
+        raise lost from error
     return report
 
 
@@ -93,14 +111,13 @@ def _task(generator: MatchMaskGenerator, samples: Sequence[Sample]) -> LayoutTas
 
 def _write_table(result: ProbeResult, selected: set[str], path: Path) -> None:
     """Write one line per layer, the highest mean score first."""
-    temporary = path.with_name(f".tmp-{path.name}")
     epochs = len(next(iter(result.scores.values())))
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["weight", "type", "selected", *(f"epoch {i + 1}" for i in range(epochs))])
-        for name in sorted(result.scores, key=lambda n: (-sum(result.scores[n]), n)):
-            writer.writerow([name, layer_type(name), int(name in selected), *map(repr, result.scores[name])])
-    temporary.replace(path)
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["weight", "type", "selected", *(f"epoch {i + 1}" for i in range(epochs))])
+    for name in sorted(result.scores, key=lambda n: (-sum(result.scores[n]), n)):
+        writer.writerow([name, layer_type(name), int(name in selected), *map(repr, result.scores[name])])
+    write_whole(path, file.getvalue().encode(), tag=TAG)
 
 
 def plot_probe(result: ProbeResult, path: Path, *, share: float) -> None:

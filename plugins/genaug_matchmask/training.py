@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import torch
 
-from genaug.errors import AdapterError, SampleError
+from genaug.errors import SampleError
 from genaug.labels import LabelSpace
 from genaug.recipe import digest
 from genaug.rng import Rng
+from genaug.store.files import remove_temporary, write_whole
 from genaug.types import Sample
 from genaug_diffusion.base import unet_fingerprint
 from genaug_diffusion.curves import plot_losses
 from genaug_diffusion.images import generation_size
-from genaug_diffusion.training import AdapterTrainer, TrainingResult
+from genaug_diffusion.training import TAG, AdapterTrainer, TrainingResult
 from genaug_matchmask.adapter import CRITICAL_LAYERS, LTAdapter
-from genaug_matchmask.checkpoint import read_config, save_adapter
+from genaug_matchmask.checkpoint import check_weights, save_adapter, training_record
 from genaug_matchmask.task import LayoutTask
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _DECISIVE = (
     "base", "revision", "resolution", "size_mode", "mask_downsample", "overflow", "unknown_class", "background", "rank",
     "target_modules", "alpha_pool", "dtype", "training",
 )  # fmt: skip
+
+PREVIEWS = "previews"
 
 
 def training_key(generator: MatchMaskGenerator) -> str:
@@ -47,11 +50,16 @@ def _decisive(generator: MatchMaskGenerator) -> dict[str, Any]:
 
 
 def is_adapted(generator: MatchMaskGenerator, folder: Path) -> bool:
-    """Return True if `folder` holds a finished adapter trained with the generator's options."""
-    try:
-        return bool(read_config(folder)["training"]["key"] == training_key(generator))
-    except AdapterError:
+    """Return True if `folder` holds a finished adapter trained with the generator's options.
+
+    Raises:
+        AdapterError: It does, but its files are not what was written.
+    """
+    record = training_record(folder)
+    if record is None or record.get("key") != training_key(generator):
         return False
+    check_weights(folder)
+    return True
 
 
 def adapt(
@@ -71,6 +79,11 @@ def adapt(
 
     Returns:
         The training record that ``genaug_config.json`` holds too.
+
+    Raises:
+        SampleError: No sample has a labelled pixel.
+        AdapterError: The checkpoint is damaged or another training's.
+        StoreError: The operating system refused; the last checkpoint stays, and the same call goes on from it.
     """
     usable, data = survey(samples, labels)
     if not usable:
@@ -88,6 +101,8 @@ def adapt(
     )
     # The trainer compares the training options itself, because more steps may go on from a checkpoint.
     model = {key: value for key, value in _decisive(generator).items() if key != "training"}
+    for part in (folder, folder / PREVIEWS):
+        remove_temporary(part, TAG)
     shown = [samples[i] for i in usable[: options.training.preview_images]]
     with attached(generator, rng) as adapter:
         trainer = AdapterTrainer(
@@ -217,12 +232,10 @@ def _observer(
 ) -> Callable[[int, TrainingResult], None]:
     def observe(step: int, result: TrainingResult) -> None:
         curve = {"losses": [round(v, 6) for v in result.losses], "validation": result.validation}
-        temporary = folder / ".tmp-training.json"
-        temporary.write_text(json.dumps(curve), "utf-8")
-        temporary.replace(folder / "training.json")
+        write_whole(folder / "training.json", json.dumps(curve).encode(), tag=TAG)
         plot_losses(result, folder / "losses.png")
         if samples:
-            _preview(generator, samples, folder / "previews" / f"step_{step:06d}.png", rng)
+            _preview(generator, samples, folder / PREVIEWS / f"step_{step:06d}.png", rng)
 
     return observe
 
