@@ -16,8 +16,10 @@ from tqdm.auto import tqdm
 from genaug.errors import AdapterError, ConfigError, SampleError
 from genaug.labels import LabelSpace
 from genaug.rng import Rng
-from genaug.store.files import write_whole
+from genaug.store.files import sync_folder, system_errors, write_whole
+from genaug.store.learned import read_table
 from genaug.types import Sample
+from genaug_tiny.segmenter_files import AGAIN, checked_config, complete
 
 if TYPE_CHECKING:
     import torch
@@ -122,9 +124,18 @@ class SmallUNetPredictor:
         return self.path is None
 
     def adapted(self, folder: Path) -> bool:
-        """Return True if `folder` holds one trained with these options for these classes."""
+        """Return True if `folder` holds one trained with these options for these classes.
+
+        Raises:
+            AdapterError: It does, but a file is not what was written.
+        """
         record = _read_record(folder)
-        return record is not None and (record["ids"], record["training"]) == (list(self.labels.ids), self._training)
+        if record is None or (record["ids"], record["training"]) != (list(self.labels.ids), self._training):
+            return False
+        if not complete(folder):
+            return False
+        checked_config(folder)
+        return True
 
     def adapt(self, samples: Sequence[Sample], folder: Path, *, labels: LabelSpace, rng: Rng) -> Mapping[str, Any]:
         """Train on labelled `samples` and write the result to `folder`; starts over if it was interrupted.
@@ -134,12 +145,14 @@ class SmallUNetPredictor:
 
         Raises:
             SampleError: No sample, one without image or mask, or a mask with an id that is no class.
+            StoreError: The operating system refused; no file is half-written.
         """
         from genaug_tiny import segmenter
 
         size = self._working_size(samples)
         images, targets = _arrays(samples, size, labels)
-        (folder / RECORD).unlink(missing_ok=True)
+        with system_errors("remove", folder / RECORD):
+            (folder / RECORD).unlink(missing_ok=True)
         model = segmenter.train_segmenter(
             images,
             targets,
@@ -164,7 +177,7 @@ class SmallUNetPredictor:
         """Use what `adapt` or `save_predictor` wrote to `folder`; the weights are read on first use.
 
         Raises:
-            AdapterError: There is none, or its classes are others.
+            AdapterError: There is none, a file is missing or damaged, or its classes are others.
         """
         record = _read_record(folder)
         if record is None:
@@ -180,6 +193,7 @@ class SmallUNetPredictor:
                 allowed=f"the ids of 'labels', {list(self.labels.ids)}",
                 hint="Train it on these classes, or correct 'labels'",
             )
+        checked_config(folder)
         height, width = record["size"]
         self._folder, self._size, self._model = folder, (int(height), int(width)), None
 
@@ -231,17 +245,15 @@ def save_predictor(
     record = {"use": "small-unet", "ids": list(labels.ids), "size": list(size), "training": dict(training or {})}
     # Last: a folder with the record is complete.
     write_whole(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode(), tag="predictor")
+    sync_folder(folder)
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads((folder / RECORD).read_text("utf-8"))
-    except (OSError, ValueError):
+    """Return the record of a trained one; None if there is none, or another predictor's."""
+    if not (folder / RECORD).is_file():
         return None
-    known = (
-        isinstance(record, dict) and record.get("use") == "small-unet" and {"ids", "size", "training"} <= set(record)
-    )
-    return record if known else None
+    record = read_table(folder / RECORD, hint=AGAIN)
+    return record if record.get("use") == "small-unet" and {"ids", "size", "training"} <= set(record) else None
 
 
 def _arrays(

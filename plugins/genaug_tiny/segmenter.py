@@ -6,7 +6,6 @@ to compare training sets at 64 x 64 pixels.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -14,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as weights_bytes
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-CONFIG_NAME = "segmenter.json"
-WEIGHTS_NAME = "segmenter.safetensors"
+from genaug.errors import AdapterError
+from genaug_tiny.segmenter_files import AGAIN, WEIGHTS_NAME, checked_config, write_segmenter
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -275,21 +276,27 @@ def evaluate_miou(
 
 
 def save(model: SmallUNet, folder: Path) -> None:
-    """Write a segmenter to a folder: safetensors weights and a JSON file with its two numbers."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / WEIGHTS_NAME)
-    config = {"num_classes": model.num_classes, "width": model.width}
-    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    """Write a segmenter to a folder: safetensors weights, and a JSON file with their hash and the model's two numbers.
+
+    Raises:
+        StoreError: The operating system refused; no file is half-written.
+    """
+    weights = weights_bytes({key: value.contiguous() for key, value in model.state_dict().items()})
+    write_segmenter(Path(folder), weights, num_classes=model.num_classes, width=model.width)
 
 
 def load(folder: Path) -> SmallUNet:
-    """Read a segmenter that `save` wrote; its outputs are bit-equal to the saved model's. In eval mode."""
+    """Read a segmenter that `save` wrote; its outputs are bit-equal to the saved model's. In eval mode.
+
+    Raises:
+        AdapterError: A file is missing or damaged.
+    """
     folder = Path(folder)
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"no segmenter in {folder}: {name} is missing")
-    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    model = SmallUNet(int(config["num_classes"]), width=int(config["width"]))
-    model.load_state_dict(load_file(folder / WEIGHTS_NAME))
+    config = checked_config(folder)
+    model = SmallUNet(config["num_classes"], width=config["width"])
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS_NAME))
+    except (SafetensorError, RuntimeError) as error:  # load_state_dict's own error for tensors that do not fit
+        where = str(folder / WEIGHTS_NAME)
+        raise AdapterError(f"damaged: cannot be read ({error})", where=where, hint=AGAIN) from error
     return model.eval()

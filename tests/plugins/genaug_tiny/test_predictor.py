@@ -110,6 +110,38 @@ def test_adapted_means_these_options_and_these_classes(tmp_path):
         SmallUNetPredictor(labels=other, path=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["segmenter.safetensors", "segmenter.json", RECORD])
+def test_damage_stops_it_and_deleting_the_file_mends_it(tmp_path, name):
+    predictor = SmallUNetPredictor(labels=LABELS, **QUICK)
+    predictor.adapt(samples(), tmp_path, labels=LABELS, rng=Rng(3))
+    before = files_of(tmp_path)
+    (tmp_path / name).write_bytes(before[name][: len(before[name]) // 2])
+    for use in (
+        lambda: predictor.adapted(tmp_path),
+        lambda: predictor.load_adapted(tmp_path),
+        lambda: SmallUNetPredictor(labels=LABELS, path=tmp_path),
+    ):
+        with pytest.raises(AdapterError, match=rf"{name}: damaged: .*delete this one file"):
+            use()
+    (tmp_path / name).unlink()  # as the hint says
+    assert not predictor.adapted(tmp_path)
+    with pytest.raises(AdapterError, match=f"{name} is missing"):
+        predictor.load_adapted(tmp_path)
+    predictor.adapt(samples(), tmp_path, labels=LABELS, rng=Rng(3))
+    assert files_of(tmp_path) == before
+
+
+def test_one_trained_before_weights_had_a_hash_is_still_adapted(tmp_path):
+    predictor = SmallUNetPredictor(labels=LABELS, **QUICK)
+    predictor.adapt(samples(), tmp_path, labels=LABELS, rng=Rng(3))
+    config = json.loads((tmp_path / "segmenter.json").read_text())
+    assert config.pop("weights_sha256")
+    (tmp_path / "segmenter.json").write_text(json.dumps(config))
+    assert predictor.adapted(tmp_path)
+    predictor.load_adapted(tmp_path)
+    assert predictor(torch.rand(1, 3, 16, 24)).shape == (1, 3, 16, 24)
+
+
 @pytest.mark.parametrize(
     ("sizes", "size", "expected"),
     [

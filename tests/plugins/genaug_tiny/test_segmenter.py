@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from genaug.errors import AdapterError, StoreError
 from genaug_tiny.scenes import CLASSES, render_scenes
 from genaug_tiny.segmenter import SmallUNet, evaluate_miou, load, save, train_segmenter
 
@@ -95,8 +98,66 @@ def test_save_and_load_are_bit_equal(data: Pair, tmp_path: Path) -> None:
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(model(x), again(x), atol=1e-5)  # memory layouts differ, weights do not
-    with pytest.raises(FileNotFoundError, match="segmenter"):
+    with pytest.raises(AdapterError, match=r"no segmenter: segmenter\.json is missing"):
         load(tmp_path)
+
+
+def half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-9] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("segmenter.safetensors", half), ("segmenter.safetensors", flip), ("segmenter.json", half)],
+)
+def test_damage_is_told(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    save(SmallUNet(3, width=4), tmp_path)
+    damage(tmp_path / name)
+    with pytest.raises(AdapterError, match=rf"{name}: damaged: .*trains it again"):
+        load(tmp_path)
+
+
+def test_a_segmenter_saved_before_there_was_a_hash_loads(tmp_path: Path) -> None:
+    model = SmallUNet(3, width=4)
+    save(model, tmp_path)
+    (tmp_path / "segmenter.json").write_text('{"num_classes": 3, "width": 4}')
+    assert same(model, load(tmp_path))
+    half(tmp_path / "segmenter.safetensors")
+    with pytest.raises(AdapterError, match="damaged: cannot be read"):
+        load(tmp_path)
+    (tmp_path / "segmenter.json").write_text('{"num_classes": 3}')
+    with pytest.raises(AdapterError, match="damaged: no number of classes or width"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("room", range(4))
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    torch.manual_seed(0)
+    old, new = SmallUNet(3, width=4), SmallUNet(3, width=4)
+    save(old, tmp_path)
+    real, calls = os.fsync, list[int]()
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > room:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match="the disk is full"):
+            save(new, tmp_path)
+    assert not list(tmp_path.glob(".tmp-*"))
+    if (tmp_path / "segmenter.json").exists():  # never weights with another model's table
+        assert same(new if room else old, load(tmp_path))
+    save(new, tmp_path)
+    assert same(new, load(tmp_path))
 
 
 def test_bad_input_is_named(data: Pair) -> None:
