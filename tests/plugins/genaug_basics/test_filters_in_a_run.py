@@ -101,9 +101,21 @@ def test_filters_of_a_run_share_one_predictor(project):
     for row in verdicts["class-hardness"]:
         kept[row["scores"]["rank"]] = kept.get(row["scores"]["rank"], 0) + row["keep"]
     assert kept == {0: 2, 1: 3, 2: 4, 3: 4}
+    # So little training makes nobody sure: with the confidence filter, nothing is left of what all filters keep.
     view = store.training_view()
-    assert len(view) == 13
-    assert all(np.isin(s.mask, [*LABELS.ids, 255]).all() for s in view)
+    part = report["stages"]["filter"]
+    assert (part["kept"], part["nothing_left"]) == (len(view), len(view.nothing_left))
+    assert len(view) + len(view.nothing_left) == 13
+    masks = {row["key"]: [] for row in store.rows()}
+    for rows in verdicts.values():
+        for row in rows:
+            name = row["mask"]["file"] if row["mask"] else f"masks/{row['key']}.png"
+            masks[row["key"]].append(np.asarray(Image.open(store.path / name)) == 255)
+    assert all(np.any(masks[key], axis=0).all() for key in view.nothing_left)
+    assert not any(np.any(masks[key], axis=0).all() for key in view.keys)
+    others = store.training_view(["relative", "class-loss", "class-hardness"])
+    assert len(others) == 13
+    assert all(np.isin(s.mask, [*LABELS.ids, 255]).all() and (s.mask != 255).any() for s in others)
 
     again = run(recipe, device="cpu")
     assert again["stages"]["adapt"][place] == {"reused": True}
