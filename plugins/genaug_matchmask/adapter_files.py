@@ -1,8 +1,13 @@
-"""The files of a saved LT-Adapter. Light: no torch."""
+"""The files of a saved LT-Adapter, as far as they can be read without torch."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from genaug.errors import AdapterError
 from genaug.models import ModelCheck
+from genaug.store.learned import check_sha256, read_table
 
 WEIGHTS, PEFT_CONFIG, CONFIG, CARD = (
     "adapter_model.safetensors",
@@ -11,17 +16,44 @@ WEIGHTS, PEFT_CONFIG, CONFIG, CARD = (
     "README.md",
 )
 METHOD, FORMAT = "matchmask", "lt-adapter/1"
+SHA256 = "weights_sha256"
+AGAIN = "Put the file back; or delete this one file and adapt again, which goes on from the checkpoint beside it"
+_NEEDED = {"base", "base_fingerprint", "rank", "target_modules", "alpha_pool", "layers", "labels"}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return ``genaug_config.json`` of an adapter folder.
+
+    Raises:
+        AdapterError: Not there, not readable, of another method or a newer format.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise AdapterError(
+            "no genaug_config.json" if folder.is_dir() else "no such folder",
+            where=str(folder),
+            allowed="a folder written by 'genaug adapt'",
+        )
+    data = read_table(path, hint=AGAIN)
+    method, version = data.get("method"), data.get("format")
+    if method != METHOD or version != FORMAT:
+        raise AdapterError(
+            f"an adapter of method {method!r}, format {version!r}",
+            where=str(path),
+            allowed=f"{METHOD}, {FORMAT}",
+            hint="A newer format needs a newer genaug",
+        )
+    if missing := sorted(_NEEDED - data.keys()):
+        raise AdapterError(f"damaged: it lacks {', '.join(missing)}", where=str(path), hint=AGAIN)
+    return data
 
 
 def check_adapter(look: ModelCheck, adapter: str) -> None:
     """Report what is wrong with option ``adapter``, as far as can be told without loading its weights."""
-    allowed = "a folder written by 'genaug adapt'"
-    folder = look.folder("adapter", adapter, (CONFIG, WEIGHTS), allowed=allowed)
-    data = None if folder is None else look.table("adapter", folder / CONFIG)
-    if data is None:
+    folder = look.folder("adapter", adapter, (CONFIG, WEIGHTS), allowed="a folder written by 'genaug adapt'")
+    if folder is None:
         return
-    found = data.get("method"), data.get("format")
-    if found != (METHOD, FORMAT):
-        look.problem(
-            "adapter", f"{folder} is of method {found[0]!r}, format {found[1]!r}", allowed=f"{METHOD}, {FORMAT}"
-        )
+    with look.reporting("adapter"):
+        expected = read_config(folder).get(SHA256)
+        if expected is not None:
+            check_sha256(folder / WEIGHTS, expected, hint="Put the file back, or name another adapter")

@@ -17,17 +17,17 @@ from genaug.store.learned import check_sha256, read_table, sha256_of
 from genaug_diffusion.base import check_fingerprint, unet_fingerprint
 from genaug_diffusion.training import TAG
 from genaug_matchmask.adapter import LTAdapter
-
-WEIGHTS, PEFT_CONFIG, CONFIG, CARD = (
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "genaug_config.json",
-    "README.md",
+from genaug_matchmask.adapter_files import (
+    AGAIN,
+    CARD,
+    CONFIG,
+    FORMAT,
+    METHOD,
+    PEFT_CONFIG,
+    SHA256,
+    WEIGHTS,
+    read_config,
 )
-FORMAT = "lt-adapter/1"
-SHA256 = "weights_sha256"
-_NEEDED = {"base", "base_fingerprint", "rank", "target_modules", "alpha_pool", "layers", "labels"}
-_AGAIN = "Put the file back; or delete this one file and adapt again, which goes on from the checkpoint beside it"
 
 
 def save_adapter(
@@ -62,7 +62,7 @@ def save_adapter(
     _write(folder / CARD, _card(base, about))
     data = {
         "format": FORMAT,
-        "method": "matchmask",
+        "method": METHOD,
         "base": base,
         "revision": revision,
         "base_fingerprint": unet_fingerprint(adapter.unet),
@@ -78,33 +78,6 @@ def save_adapter(
     sync_folder(folder)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return ``genaug_config.json`` of an adapter folder.
-
-    Raises:
-        AdapterError: Not there, not readable, of another method or a newer format.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise AdapterError(
-            "no genaug_config.json" if folder.is_dir() else "no such folder",
-            where=str(folder),
-            allowed="a folder written by 'genaug adapt'",
-        )
-    data = read_table(path, hint=_AGAIN)
-    method, version = data.get("method"), data.get("format")
-    if method != "matchmask" or version != FORMAT:
-        raise AdapterError(
-            f"an adapter of method {method!r}, format {version!r}",
-            where=str(path),
-            allowed=f"matchmask, {FORMAT}",
-            hint="A newer format needs a newer genaug",
-        )
-    if missing := sorted(_NEEDED - data.keys()):
-        raise AdapterError(f"damaged: it lacks {', '.join(missing)}", where=str(path), hint=_AGAIN)
-    return data
-
-
 def training_record(folder: Path) -> dict[str, Any] | None:
     """Return the training record of a finished adapter; None if it is unfinished, or another method's.
 
@@ -113,9 +86,9 @@ def training_record(folder: Path) -> dict[str, Any] | None:
     """
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         return None
-    data = read_table(folder / CONFIG, hint=_AGAIN)
+    data = read_table(folder / CONFIG, hint=AGAIN)
     record = data.get("training")
-    known = (data.get("method"), data.get("format")) == ("matchmask", FORMAT)
+    known = (data.get("method"), data.get("format")) == (METHOD, FORMAT)
     return record if known and isinstance(record, dict) else None
 
 
@@ -131,13 +104,13 @@ def check_weights(folder: Path) -> None:
     path = folder / WEIGHTS
     expected = read_config(folder).get(SHA256)
     if expected is not None:
-        check_sha256(path, expected, hint=_AGAIN)
+        check_sha256(path, expected, hint=AGAIN)
         return
     try:
         with safe_open(path, "pt"):
             pass
     except SafetensorError as error:
-        raise AdapterError(f"damaged: cannot be read ({error})", where=str(path), hint=_AGAIN) from error
+        raise AdapterError(f"damaged: cannot be read ({error})", where=str(path), hint=AGAIN) from error
 
 
 def weights_fingerprint(folder: Path) -> str:
@@ -160,7 +133,7 @@ def load_adapter(unet: Any, folder: Path, *, base: str) -> LTAdapter:
     try:
         state = load_file(folder / WEIGHTS)
     except SafetensorError as error:
-        raise AdapterError(f"damaged: cannot be read ({error})", where=str(folder / WEIGHTS), hint=_AGAIN) from error
+        raise AdapterError(f"damaged: cannot be read ({error})", where=str(folder / WEIGHTS), hint=AGAIN) from error
     adapter = LTAdapter(
         unet, rank=config["rank"], target_modules=config["target_modules"], alpha_pool=config["alpha_pool"]
     )

@@ -22,7 +22,8 @@ from genaug_diffusion.guidance import late_guidance
 from genaug_diffusion.images import generation_size, resize_image
 from genaug_diffusion.schedulers import DEFAULT_STEPS, make_scheduler, training_scheduler
 from genaug_matchmask.adapter import LTAdapter
-from genaug_matchmask.checkpoint import load_adapter, read_config, weights_fingerprint
+from genaug_matchmask.adapter_files import read_config
+from genaug_matchmask.checkpoint import load_adapter, weights_fingerprint
 from genaug_matchmask.condition import LayoutConditioner
 from genaug_matchmask.config import MatchMaskOptions
 

@@ -14,7 +14,8 @@ from genaug import LabelSpace
 from genaug.errors import AdapterError
 from genaug_diffusion.testing import make_pipeline
 from genaug_matchmask.adapter import LTAdapter
-from genaug_matchmask.checkpoint import load_adapter, read_config, save_adapter
+from genaug_matchmask.adapter_files import read_config
+from genaug_matchmask.checkpoint import load_adapter, save_adapter
 
 ABOUT = {"labels": LabelSpace({1: "dog"}).to_dict(), "training": {"samples": 4, "steps": 7}}
 

@@ -1,5 +1,6 @@
 """Models that a recipe names are looked for before anything heavy starts, by `check` and every run, without torch."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -119,12 +120,22 @@ def test_the_shape_of_an_adapter_folder(root: Path) -> None:
     assert "has no genaug_config.json and no adapter_model.safetensors" in problem
     files(folder, genaug_config__json="[]", adapter_model__safetensors="")
     (problem,) = look(root, "generator.adapter=runs/adapter").problems
-    assert "genaug_config.json holds a list" in problem
+    assert "genaug_config.json: damaged: cannot be read (no table)" in problem
     files(folder, genaug_config__json='{"method": "other", "format": "x/9"}')
     (problem,) = look(root, "generator.adapter=runs/adapter").problems
-    assert "is of method 'other', format 'x/9'. Allowed: matchmask, lt-adapter/1." in problem
-    files(folder, genaug_config__json='{"method": "matchmask", "format": "lt-adapter/1"}')
+    assert "an adapter of method 'other', format 'x/9'. Allowed: matchmask, lt-adapter/1." in problem
+    config = {"method": "matchmask", "format": "lt-adapter/1"}
+    files(folder, genaug_config__json=json.dumps(config))
+    (problem,) = look(root, "generator.adapter=runs/adapter").problems
+    assert "damaged: it lacks alpha_pool, base, " in problem
+    keys = ("base", "base_fingerprint", "rank", "target_modules", "alpha_pool", "layers", "labels")
+    config |= {**dict.fromkeys(keys, 0), "weights_sha256": hashlib.sha256(b"weights").hexdigest()}
+    files(folder, genaug_config__json=json.dumps(config), adapter_model__safetensors="weights")
     assert look(root, "generator.adapter=runs/adapter").problems == []
+    files(folder, adapter_model__safetensors="weig")
+    (problem,) = look(root, "generator.adapter=runs/adapter").problems
+    assert problem.startswith("generator.adapter: ")
+    assert "adapter_model.safetensors: damaged: its content is not what was written" in problem
     (problem,) = look(root, "generator.adapter=recipe.yaml").problems
     assert "recipe.yaml is no folder" in problem
 
