@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 import warnings
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from genaug.engine import run
+from genaug.errors import StoreError
 from genaug.recipe import load_recipe
 
 STAGES = ("adapt", "generate", "filter")
@@ -40,15 +42,26 @@ def project(base_folder, samples, tmp_path):
     }  # fmt: skip
 
 
-def in_child(recipe: dict, root: Path) -> int:
-    """Start a run in a forked child, which has everything imported already; return its process id."""
+REFUSED = 3
+
+
+def in_child(recipe: dict, root: Path, *, largest: int | None = None) -> int:
+    """Start a run in a forked child, which has everything imported already; return its process id.
+
+    With `largest`, the system refuses to write files of more bytes, and the child ends with `REFUSED` if genaug says
+    so in words.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; torch runs on one thread here
         child = os.fork()
     if child == 0:
         try:
+            if largest is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
             run(load_recipe(recipe, root=root), stages=STAGES, device="cpu")
             os._exit(0)
+        except StoreError as error:
+            os._exit(REFUSED if "the file is larger than this system" in str(error) else 1)
         except BaseException:
             os._exit(1)
     return child
@@ -83,3 +96,23 @@ def test_twenty_kills(project, tmp_path) -> None:
     assert [name for name in found if found[name] != expected[name]] == []
     assert len([name for name in found if name.startswith("images/")]) == 12
     assert "adapter/adapter_model.safetensors" in found
+
+
+def test_a_limit_on_file_sizes_is_told_and_the_next_run_goes_on(project, tmp_path) -> None:
+    """Each limit lets the run through to a larger file; in the end the bytes are those of an undisturbed run."""
+    torch.set_num_threads(1)
+    project["generator"]["training"] |= {"steps": 4, "preview_images": 0}
+    project["filters"][0]["predictor"]["width"] = 6
+    assert os.waitstatus_to_exitcode(os.waitpid(in_child(project, tmp_path / "whole"), 0)[1]) == 0
+    whole, store = tree(tmp_path / "whole/store"), tmp_path / "cut/store"
+    segmenter = next(name for name in whole if name.endswith("segmenter.safetensors"))
+    checkpoint = "adapter/checkpoint.safetensors"
+    assert len(whole[checkpoint]) < len(whole[segmenter])
+    for refused in (checkpoint, segmenter):
+        child = in_child(project, tmp_path / "cut", largest=len(whole[refused]) - 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == REFUSED
+        assert not list(store.rglob(".tmp-*"))
+        assert tree(store).get(refused) != whole[refused]  # none, or the checkpoint before
+    assert (store / "adapter/adapter_model.safetensors").read_bytes() == whole["adapter/adapter_model.safetensors"]
+    run(load_recipe(project, root=tmp_path / "cut"), stages=STAGES, device="cpu")
+    assert tree(store) == whole
