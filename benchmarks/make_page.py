@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scipy import stats  # type: ignore[import-untyped]
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
 BEGIN, END = "<!-- begin: written by benchmarks/make_page.py -->", "<!-- end -->"
@@ -77,17 +79,20 @@ def readme_table(results: dict[str, dict[str, Any]]) -> str:
     lines = [
         f"MatchMask for a small U-Net with {result['scenes']} labelled scenes that genaug renders itself, base model",
         f"`genaug-tiny`: mean IoU in percent on 300 unseen scenes, mean and standard deviation over {seeds} seeds of",
-        f"{result['trainings']} trainings each (`{result['command']}`).",
+        f"{result['trainings']} trainings each, and Student's interval (`{result['command']}`).",
         "",
-        "| trained on | mIoU | gain over real only | seeds better |",
-        "|---|---|---|---|",
+        "| trained on | mIoU | gain over real only | 95 % interval of the mean gain | seeds better |",
+        "|---|---|---|---|---|",
     ]
     for r in result["rows"]:
-        name, gain, better = r["name"].removeprefix("mIoU, "), "", ""
+        name, gain, interval, better = r["name"].removeprefix("mIoU, "), "", "", ""
         if name != "real only":
-            gain = f"{100 * statistics.mean(r['gains']):+.1f} ± {100 * statistics.stdev(r['gains']):.1f}"
+            mean, spread = statistics.mean(r["gains"]), statistics.stdev(r["gains"])
+            gain = f"{100 * mean:+.1f} ± {100 * spread:.1f}"
+            low, high = stats.t.interval(0.95, seeds - 1, loc=mean, scale=spread / seeds**0.5)
+            interval = f"{100 * low:+.1f} to {100 * high:+.1f}"
             better = f"{sum(value > 0 for value in r['gains'])} of {seeds}"
-        lines.append(f"| {name} | {100 * r['value']:.1f} ± {100 * r['std']:.1f} | {gain} | {better} |")
+        lines.append(f"| {name} | {100 * r['value']:.1f} ± {100 * r['std']:.1f} | {gain} | {interval} | {better} |")
     return "\n".join([*lines, *camvid_lines(results)])
 
 
