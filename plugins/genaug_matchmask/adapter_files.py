@@ -9,14 +9,16 @@ from genaug.errors import AdapterError
 from genaug.models import ModelCheck
 from genaug.store.learned import check_sha256, read_table
 
-WEIGHTS, PEFT_CONFIG, CONFIG, CARD = (
+WEIGHTS, STARTING, PEFT_CONFIG, CONFIG, CARD = (
     "adapter_model.safetensors",
+    "starting_noise.safetensors",
     "adapter_config.json",
     "genaug_config.json",
     "README.md",
 )
 METHOD, FORMAT = "matchmask", "lt-adapter/1"
-SHA256 = "weights_sha256"
+#: File -> key of ``genaug_config.json`` with its hash; adapters from before the key was there have none.
+SHA256 = {WEIGHTS: "weights_sha256", STARTING: "starting_noise_sha256"}
 AGAIN = "Put the file back; or delete this one file and adapt again, which goes on from the checkpoint beside it"
 _NEEDED = {"base", "base_fingerprint", "rank", "target_modules", "alpha_pool", "layers", "labels"}
 
@@ -54,6 +56,7 @@ def check_adapter(look: ModelCheck, adapter: str) -> None:
     if folder is None:
         return
     with look.reporting("adapter"):
-        expected = read_config(folder).get(SHA256)
-        if expected is not None:
-            check_sha256(folder / WEIGHTS, expected, hint="Put the file back, or name another adapter")
+        config = read_config(folder)
+        for name, key in SHA256.items():
+            if key in config:
+                check_sha256(folder / name, config[key], hint="Put the file back, or name another adapter")

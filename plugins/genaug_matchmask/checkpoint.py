@@ -15,6 +15,7 @@ from genaug.errors import AdapterError
 from genaug.store.files import make_folder, sync_folder, system_errors, write_whole
 from genaug.store.learned import check_sha256, read_table, sha256_of
 from genaug_diffusion.base import check_fingerprint, unet_fingerprint
+from genaug_diffusion.starting_noise import StartingNoise
 from genaug_diffusion.training import TAG
 from genaug_matchmask.adapter import LTAdapter
 from genaug_matchmask.adapter_files import (
@@ -25,13 +26,20 @@ from genaug_matchmask.adapter_files import (
     METHOD,
     PEFT_CONFIG,
     SHA256,
+    STARTING,
     WEIGHTS,
     read_config,
 )
 
 
 def save_adapter(
-    adapter: LTAdapter, folder: Path, *, base: str, revision: str | None, about: Mapping[str, Any]
+    adapter: LTAdapter,
+    folder: Path,
+    *,
+    base: str,
+    revision: str | None,
+    about: Mapping[str, Any],
+    starting: StartingNoise | None = None,
 ) -> None:
     """Write the adapter; ``genaug_config.json`` comes last, so a folder that has it is complete.
 
@@ -44,6 +52,7 @@ def save_adapter(
         base: Name, path or Hub id of the base model, as the recipe says it.
         revision: Its revision.
         about: Further keys of ``genaug_config.json`` (class table, prompt rule, sampler defaults, training record).
+        starting: What option ``start_spread`` draws the first noise from.
 
     Raises:
         StoreError: The operating system refused.
@@ -56,6 +65,11 @@ def save_adapter(
         (folder / CONFIG).unlink(missing_ok=True)
     sync_folder(folder)
     write_whole(folder / WEIGHTS, weights, tag=TAG)
+    hashes = {SHA256[WEIGHTS]: hashlib.sha256(weights).hexdigest()}
+    if starting is not None:
+        tensors = save(starting.state_dict())
+        write_whole(folder / STARTING, tensors, tag=TAG)
+        hashes[SHA256[STARTING]] = hashlib.sha256(tensors).hexdigest()
     config = adapter.lora_config
     config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True
     _write(folder / PEFT_CONFIG, json.dumps(_plain(config.to_dict()), indent=2, sort_keys=True))
@@ -70,7 +84,7 @@ def save_adapter(
         "target_modules": config.target_modules,
         "alpha_pool": adapter.alpha_pool,
         "layers": adapter.layers,
-        SHA256: hashlib.sha256(weights).hexdigest(),
+        **hashes,
         **about,
     }
     sync_folder(folder)
@@ -87,13 +101,15 @@ def training_record(folder: Path) -> dict[str, Any] | None:
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         return None
     data = read_table(folder / CONFIG, hint=AGAIN)
+    if SHA256[STARTING] in data and not (folder / STARTING).is_file():
+        return None
     record = data.get("training")
     known = (data.get("method"), data.get("format")) == (METHOD, FORMAT)
     return record if known and isinstance(record, dict) else None
 
 
 def check_weights(folder: Path) -> None:
-    """Make sure that the weights of a finished adapter are the ones that were written.
+    """Make sure that what was learned by a finished adapter is what was written.
 
     Adapters made before the hash was recorded have none; theirs must at least be whole (the header of a safetensors
     file says how long it is).
@@ -101,16 +117,34 @@ def check_weights(folder: Path) -> None:
     Raises:
         AdapterError: They are not.
     """
-    path = folder / WEIGHTS
-    expected = read_config(folder).get(SHA256)
-    if expected is not None:
-        check_sha256(path, expected, hint=AGAIN)
-        return
-    try:
-        with safe_open(path, "pt"):
-            pass
-    except SafetensorError as error:
-        raise AdapterError(f"damaged: cannot be read ({error})", where=str(path), hint=AGAIN) from error
+    config = read_config(folder)
+    for name, key in SHA256.items():
+        if key in config:
+            check_sha256(folder / name, config[key], hint=AGAIN)
+    if SHA256[WEIGHTS] not in config:
+        path = folder / WEIGHTS
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError as error:
+            raise AdapterError(f"damaged: cannot be read ({error})", where=str(path), hint=AGAIN) from error
+
+
+def load_starting(folder: Path) -> StartingNoise:
+    """Return what option ``start_spread`` draws the first noise from.
+
+    Raises:
+        AdapterError: The adapter has none, or it is damaged.
+    """
+    path, expected = folder / STARTING, read_config(folder).get(SHA256[STARTING])
+    if expected is None:
+        raise AdapterError(
+            "the adapter has no starting noise, which start_spread needs",
+            where=str(folder),
+            hint="Adapt again with this version of genaug, or set start_spread to 0",
+        )
+    check_sha256(path, expected, hint=AGAIN)
+    return StartingNoise(**load_file(path))
 
 
 def weights_fingerprint(folder: Path) -> str:

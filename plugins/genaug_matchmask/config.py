@@ -35,6 +35,12 @@ class MatchMaskOptions(Options):
     guidance_start: float = Field(
         0.0, ge=0, lt=1, description="Share of the steps before guidance sets in (ours); 0: all are guided (paper)."
     )
+    start_spread: float = Field(
+        0.0,
+        ge=0,
+        description="Spread of light and colours in the first noise, in those of the labelled images (ours); 0: plain "
+        "noise (paper).",
+    )
     resolution: int | None = Field(
         None, ge=8, multiple_of=8, description="Side in pixels; the base's own by default (512)."
     )

@@ -21,9 +21,10 @@ from genaug_diffusion.base import load_pipeline, vae_factor
 from genaug_diffusion.guidance import late_guidance
 from genaug_diffusion.images import generation_size, resize_image
 from genaug_diffusion.schedulers import DEFAULT_STEPS, make_scheduler, training_scheduler
+from genaug_diffusion.starting_noise import StartingNoise, first_signal
 from genaug_matchmask.adapter import LTAdapter
 from genaug_matchmask.adapter_files import read_config
-from genaug_matchmask.checkpoint import load_adapter, weights_fingerprint
+from genaug_matchmask.checkpoint import load_adapter, load_starting, weights_fingerprint
 from genaug_matchmask.condition import LayoutConditioner
 from genaug_matchmask.config import MatchMaskOptions
 
@@ -57,6 +58,7 @@ class MatchMaskGenerator(Generator):
         self.samples_per_condition = self.options.images_per_mask
         self.pipe: Any = None
         self.adapter: LTAdapter | None = None
+        self.starting: StartingNoise | None = None
         adapter = self.options.adapter
         self._adapter_folder = None if adapter is None else self.root / Path(adapter).expanduser()
 
@@ -110,6 +112,7 @@ class MatchMaskGenerator(Generator):
                 "no adapter", where="generator.adapter", hint="Run 'genaug adapt' first, or name a folder"
             )
         self._warn_differences(labels, self._adapter_folder)
+        self.starting = load_starting(self._adapter_folder) if self.options.start_spread else None
         self.adapter = load_adapter(self.pipe.unet, self._adapter_folder, base=self.options.base)
         self.pipe.unet.requires_grad_(False).eval()
 
@@ -184,6 +187,7 @@ class MatchMaskGenerator(Generator):
             "steps": self.steps,
             "guidance_scale": options.guidance_scale,
             "guidance_start": options.guidance_start,
+            "start_spread": options.start_spread,
             "resolution": self.resolution,
             "dtype": self.dtype,
             "diffusers": diffusers.__version__,
@@ -254,7 +258,7 @@ class MatchMaskGenerator(Generator):
             height=size[0],
             width=size[1],
             num_inference_steps=self.steps,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            **self._noise(size, [torch.Generator().manual_seed(seed) for seed in seeds]),
             cross_attention_kwargs={"layout": self.conditioner.masks(masks, prompts, size, vae_factor(self.pipe))},
             output_type="np",
             **late_guidance(self.options.guidance_scale, self.options.guidance_start, unconditional),
@@ -262,3 +266,14 @@ class MatchMaskGenerator(Generator):
         finite = [bool(np.isfinite(image).all()) for image in out.images]
         images = [np.rint(x * 255).astype(np.uint8) if ok else None for x, ok in zip(out.images, finite, strict=True)]
         return images, list(out.nsfw_content_detected or [False] * len(images))
+
+    def _noise(self, size: tuple[int, int], generators: list[torch.Generator]) -> dict[str, Any]:
+        """Return what the pipeline starts from: its own noise, or noise that carries light and colours."""
+        spread = self.options.start_spread
+        if not spread:
+            return {"generator": generators}
+        assert self.starting is not None  # `prepare` or `adapt` ran
+        factor, signal = vae_factor(self.pipe), first_signal(self.pipe.scheduler, self.steps)
+        cells = size[0] // factor, size[1] // factor
+        drawn = [self.starting.draw(cells, each, signal=signal, spread=spread) for each in generators]
+        return {"latents": torch.stack(drawn).to(self.pipe.device, self.pipe.unet.dtype), "generator": generators}

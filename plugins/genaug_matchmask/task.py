@@ -17,6 +17,7 @@ from genaug.types import Mask, Sample
 from genaug_diffusion.base import vae_factor
 from genaug_diffusion.images import generation_size, resize_image, to_model_range
 from genaug_diffusion.layout import LayoutPrompt
+from genaug_diffusion.starting_noise import StartingNoise
 from genaug_diffusion.training import Row
 from genaug_matchmask.condition import LayoutConditioner, resize_mask
 
@@ -79,6 +80,11 @@ class LayoutTask:
         x = to_model_range(image_tensor(image))[None].to(vae.device, vae.dtype)
         posterior = vae.encode(x).latent_dist
         return posterior.mean[0].float().cpu(), posterior.std[0].float().cpu()
+
+    def starting_noise(self) -> StartingNoise:
+        """Describe the low frequencies of the images, in all views that are trained on."""
+        factor = self.pipe.vae.config.scaling_factor
+        return StartingNoise.fit([factor * mean for views in self.moments for mean, _ in views])
 
     def losses(self, model: nn.Module, rows: Sequence[Row]) -> torch.Tensor:
         """Return the mean squared error of every row, float32 ``[len(rows)]``."""

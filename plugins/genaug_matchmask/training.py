@@ -104,6 +104,7 @@ def adapt(
     for part in (folder, folder / PREVIEWS):
         remove_temporary(part, TAG)
     shown = [samples[i] for i in usable[: options.training.preview_images]]
+    generator.starting = task.starting_noise()  # before the first preview
     with attached(generator, rng) as adapter:
         trainer = AdapterTrainer(
             pipe.unet,
@@ -121,7 +122,14 @@ def adapt(
         record = _record(generator, result, samples=len(usable), held_out=len(held_out), data=data, rng=rng)
         if trainer.accelerator.is_main_process:
             about = _about(generator, labels, record)
-            save_adapter(adapter, folder, base=options.base, revision=options.revision, about=about)
+            save_adapter(
+                adapter,
+                folder,
+                base=options.base,
+                revision=options.revision,
+                about=about,
+                starting=generator.starting,
+            )
         trainer.accelerator.wait_for_everyone()
     return record
 
@@ -222,6 +230,7 @@ def _about(generator: MatchMaskGenerator, labels: LabelSpace, record: Mapping[st
             "steps": generator.steps,
             "guidance_scale": options.guidance_scale,
             "guidance_start": options.guidance_start,
+            "start_spread": options.start_spread,
         },
         "training": dict(record),
     }
