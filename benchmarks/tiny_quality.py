@@ -27,14 +27,18 @@ from genaug_tiny.segmenter import SmallUNet, evaluate_miou, load, save, train_se
 
 TRAIN, TEST, LABELLED = range(200_000, 201_500), range(500_000, 500_048), range(400_000, 400_020)
 LABELS = LabelSpace(CLASSES)
-#: Adapted or not, guidance scale, share of the steps before it sets in.
+#: Adapted or not, guidance scale, share of the steps before it sets in, spread of light and colours at the start.
 SETTINGS = [
-    (False, 2.0, 0.0),
-    (False, 4.0, 0.0),
-    (True, 2.0, 0.0),
-    (True, 4.0, 0.0),
-    (True, 4.0, 0.4),
-    (True, 6.0, 0.0),
+    (False, 2.0, 0.0, 0.0),
+    (False, 4.0, 0.0, 0.0),
+    (True, 2.0, 0.0, 0.0),
+    (True, 4.0, 0.0, 0.0),
+    (True, 6.0, 0.0, 0.0),
+    (True, 4.0, 0.2, 0.0),
+    (True, 4.0, 0.4, 0.0),
+    (True, 4.0, 0.0, 1.0),
+    (True, 4.0, 0.2, 1.0),
+    (True, 4.0, 0.2, 1.5),
 ]
 
 
@@ -46,13 +50,15 @@ def reference(folder: Path) -> SmallUNet:
     return load(folder)
 
 
-def generator_of(model: str | None, folder: Path, trained: bool, guidance: float, start: float) -> MatchMaskGenerator:
+def generator_of(
+    model: str | None, folder: Path, trained: bool, guidance: float, start: float, spread: float
+) -> MatchMaskGenerator:
     """Return a generator with an adapter that was trained as in the quickstart, or for one step of no size."""
     training = {**RECIPE["generator"]["training"], "preview_images": 0, "checkpoint_every": 100}
     if not trained:
         training |= {"steps": 1, "learning_rate": 1e-12}
     options: dict[str, Any] = {"base": model or "genaug-tiny", "preset": "fast", "batch_size": 16}
-    options |= {"guidance_scale": guidance, "guidance_start": start}
+    options |= {"guidance_scale": guidance, "guidance_start": start, "start_spread": spread}
     generator = MatchMaskGenerator(MatchMaskOptions(**options, training=training))
     samples = [
         Sample(f"s{i}", image, mask) for i, (image, mask) in enumerate(zip(*render_scenes(LABELLED), strict=True))
@@ -128,12 +134,13 @@ def main() -> None:
     ceiling = evaluate_miou(judge, real, masks, len(CLASSES))[0]
     looks = [np.stack([render_scene(seed, look=look).image for seed in TEST[: len(few)]]) for look in (1, 2)]
     rows = [scored("real images", real, looks)]
-    for trained, guidance, start in SETTINGS:
-        generator = generator_of(options.model, options.work / "adapters", trained, guidance, start)
+    for trained, guidance, start, spread in SETTINGS:
+        generator = generator_of(options.model, options.work / "adapters", trained, guidance, start, spread)
         made = images_for(generator, masks)
         shown.append(made[:8])
         name = f"{'adapted' if trained else 'untrained adapter'}, guidance {guidance:g}"
         name += f" from {100 * start:.0f} % of the steps on" if start else ""
+        name += f", start spread {spread:g}" if spread else ""
         rows.append(scored(name, made, [images_for(generator, few, k) for k in (1, 2)]))
     rows.insert(1, scored("prompt alone, guidance 2", from_prompts(generator, masks, 2.0), []))
     sheet = np.concatenate([np.concatenate(list(line), 1) for line in shown])
