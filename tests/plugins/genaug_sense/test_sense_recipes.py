@@ -58,7 +58,7 @@ def test_losses_have_the_weights_of_the_released_scripts(registry: Registry) -> 
 def test_labelers_have_the_documented_defaults(registry: Registry) -> None:
     shared = {
         "beta": 0.05, "iterations": 3, "min_pixels": 1, "marginal": None, "ot_scope": "valid", "tta": "none",
-        "scales": [1.0], "multiple": 1, "threshold": 0.95,
+        "scales": [1.0], "multiple": 1, "align_corners": False, "threshold": 0.95,
     }  # fmt: skip
     pixel = {**shared, "use": "sense", "support": "fp32", "target": "soft", "gate": "pre"}
     query = {
