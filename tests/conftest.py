@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,10 @@ for _name in ("GENAUG_DEBUG", "GENAUG_DISABLE_PLUGINS", "GENAUG_STRICT_PLUGINS")
 for _bar in (tqdm.tqdm, tqdm.auto.tqdm):
     _bar.set_lock(threading.RLock())
     _bar.monitor_interval = 0
+
+# A shell without job control starts what runs in its background deaf to Ctrl-C, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines under load are slow, never wrong; and a suite that draws other examples every day cannot be bisected.
 hypothesis.settings.register_profile("genaug", deadline=None, derandomize=True, max_examples=50)
