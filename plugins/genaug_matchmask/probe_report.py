@@ -73,6 +73,7 @@ def write_probe(
     )
     selected = result.select(share)
     linears = [n for n, m in pipe.unet.named_modules() if isinstance(m, torch.nn.Linear)]
+    regex = layers_regex(selected, linears)
     report = {
         "mode": result.mode,
         "optimizer": result.optimizer,
@@ -81,7 +82,7 @@ def write_probe(
         "share": share,
         "types": {kind: {"weights": n, "mean_score": mean} for kind, (n, mean) in result.by_type().items()},
         "selected": selected,
-        "target_modules": layers_regex(selected, linears),
+        "target_modules": regex,
     }
     try:
         scores = {**report, "scores": result.scores}
@@ -89,13 +90,17 @@ def write_probe(
         _write_table(result, set(selected), folder / "probe.csv")
         plot_probe(result, folder / "probe.png", share=share)
     except StoreError as error:
-        found = f"the probe is done, but {error.found}"
-        regex = report["target_modules"] or "none of the selected weights is a Linear"
-        hint = f"Probe again into another folder, or use what it found. generator.target_modules: {regex}"
-        lost = StoreError(found, where=error.where, hint=hint)
-        lost.errno = error.errno
-        raise lost from error
+        raise _unwritten(error, regex) from error
     return report
+
+
+def _unwritten(error: StoreError, regex: str | None) -> StoreError:
+    """Return an error that holds what the probe found, which no file does."""
+    found = regex or "none of the selected weights is a Linear"
+    hint = f"Probe again into another folder, or use what it found. generator.target_modules: {found}"
+    lost = StoreError(f"the probe is done, but {error.found}", where=error.where, hint=hint)
+    lost.errno = error.errno
+    return lost
 
 
 def _task(generator: MatchMaskGenerator, samples: Sequence[Sample]) -> LayoutTask:

@@ -121,15 +121,10 @@ def adapt(
         result = trainer.run()
         record = _record(generator, result, samples=len(usable), held_out=len(held_out), data=data, rng=rng)
         if trainer.accelerator.is_main_process:
-            about = _about(generator, labels, record)
+            about, start = _about(generator, labels, record), generator.starting
             save_adapter(
-                adapter,
-                folder,
-                base=options.base,
-                revision=options.revision,
-                about=about,
-                starting=generator.starting,
-            )
+                adapter, folder, base=options.base, revision=options.revision, about=about, starting=start
+            )  # fmt: skip
         trainer.accelerator.wait_for_everyone()
     return record
 
