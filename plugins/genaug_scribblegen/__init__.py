@@ -1,0 +1,1 @@
+"""ScribbleGen: training images from scribbles, with a ControlNet, scribble guidance and encode ratios."""
