@@ -1,0 +1,1 @@
+"""Scribbles as labels: read from stroke files, or made from masks."""
