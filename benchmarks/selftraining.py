@@ -2,7 +2,8 @@
 
 Every arm takes the same number of optimizer steps with the same labelled batches; arms with unlabelled images see as
 many of them as labelled ones in a step. Images are flipped, scaled and cropped alike in all arms. The figure is the
-mean IoU of the teacher, the running average, which the supervised arm has too.
+mean IoU of the teacher, the running average, which the supervised arm has too. Models run in bfloat16 where the CPU
+multiplies that in hardware, which halves the time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from harness import Row, row
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from genaug_tiny.segmenter import SmallUNet, evaluate_miou, one_cycle, random_geometry
+from genaug_tiny.segmenter import UNet, evaluate_miou, has_fast_bfloat16, one_cycle, random_geometry
 from genaug_torch import SemiSupervisedStep
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -59,9 +60,9 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 def build_model(kind: str, classes: int) -> nn.Module:
-    """Return a fresh model: ``unet`` (1.6 M parameters) or ``segformer`` (B0's size, 3.7 M)."""
+    """Return a fresh model: ``unet`` (1.4 M parameters) or ``segformer`` (B0's size, 3.7 M)."""
     if kind == "unet":
-        return SmallUNet(classes, width=24)
+        return UNet(classes, (16, 32, 64, 128, 170))
     from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
     return SegformerForSemanticSegmentation(SegformerConfig(num_labels=classes))
@@ -82,7 +83,8 @@ def train(
         return dict(json.loads(done.read_text()))
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    student = build_model(model, classes).train()
+    # channels_last is the faster layout for convolutions on CPUs.
+    student = build_model(model, classes).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=1e-2)
     step = SemiSupervisedStep(student, {**recipe, "seed": seed}, kind="logits", num_classes=classes)
     state: dict[str, Any] = {"step": 0, "cpu": 0.0, "figures": []}
@@ -91,6 +93,7 @@ def train(
         state = torch.load(checkpoint, weights_only=True)
         for part, key in ((student, "student"), (optimizer, "optimizer"), (step, "self_training")):
             part.load_state_dict(state[key])
+    fast_bfloat16 = has_fast_bfloat16()
     x_l, y_l, x_u = (torch.from_numpy(array) for array in (*labelled, unlabelled))
     for number in (bar := tqdm(range(state["step"], steps), desc=folder.name, initial=state["step"], total=steps)):
         started = time.process_time()
@@ -102,7 +105,8 @@ def train(
         if recipe["extends"] != "supervised":
             rows = torch.randint(len(x_u), (batch,), generator=generator)
             others, _ = random_geometry(_floats(x_u[rows]), None, generator)
-        _, figures = step(images, labels, others, backward=Tensor.backward)
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16):
+            _, figures = step(images, labels, others, backward=Tensor.backward)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step.update()
@@ -120,7 +124,7 @@ def train(
 
 
 def _floats(images: Tensor) -> Tensor:
-    return images.movedim(-1, 1).float() / 255
+    return (images.movedim(-1, 1).float() / 255).contiguous(memory_format=torch.channels_last)
 
 
 def _save(path: Path, state: dict[str, Any], number: int, student: Any, optimizer: Any, step: Any) -> None:

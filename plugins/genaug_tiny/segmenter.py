@@ -7,6 +7,7 @@ to compare training sets at 64 x 64 pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,28 +35,24 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-class SmallUNet(nn.Module):
-    """A four-level U-Net of about 0.4 M parameters at the default width.
+class UNet(nn.Module):
+    """A U-Net with one skip per level.
 
     Args:
         num_classes: number of output channels K, at least 2.
-        width: channels at full resolution; the parameters grow with its square.
+        channels: channels of every level, from full resolution down; each level halves the sides.
     """
 
-    def __init__(self, num_classes: int, *, width: int = 12) -> None:
+    def __init__(self, num_classes: int, channels: Sequence[int]) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"a segmenter needs at least 2 classes, got num_classes={num_classes}")
-        if width < 1:
-            raise ValueError(f"width must be positive, got {width}")
-        self.num_classes, self.width = num_classes, width
-        # Narrow at full resolution, where a channel costs most time, and wide below.
-        channels = [width, 8 * width // 3, 16 * width // 3, 8 * width]
+        self.num_classes = num_classes
         self.down = nn.ModuleList(_block(a, b) for a, b in zip([3, *channels[:-1]], channels, strict=True))
         self.up = nn.ModuleList(
             _block(below + here, here) for below, here in zip(channels[:0:-1], channels[-2::-1], strict=True)
         )
-        self.head = nn.Conv2d(width, num_classes, 1)
+        self.head = nn.Conv2d(channels[0], num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Score every pixel.
@@ -67,8 +64,9 @@ class SmallUNet(nn.Module):
             Logits [B, K, H, W] float.
         """
         height, width = images.shape[-2:]
-        # Three halvings: pad to a multiple of 8 inside, so that callers never have to.
-        x = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate") * 2 - 1
+        # Padded inside to what the halvings need, so that callers never have to.
+        multiple = 2 ** len(self.up)
+        x = F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate") * 2 - 1
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if level else x)
@@ -79,6 +77,22 @@ class SmallUNet(nn.Module):
             x = block(torch.cat([x, skips.pop()], dim=1))
         logits: Tensor = self.head(x)
         return logits[..., :height, :width]
+
+
+class SmallUNet(UNet):
+    """A four-level U-Net of about 0.4 M parameters at the default width.
+
+    Args:
+        num_classes: number of output channels K, at least 2.
+        width: channels at full resolution; the parameters grow with its square.
+    """
+
+    def __init__(self, num_classes: int, *, width: int = 12) -> None:
+        if width < 1:
+            raise ValueError(f"width must be positive, got {width}")
+        # Narrow at full resolution, where a channel costs most time, and wide below.
+        super().__init__(num_classes, [width, 8 * width // 3, 16 * width // 3, 8 * width])
+        self.width = width
 
 
 def train_segmenter(
@@ -130,7 +144,7 @@ def train_segmenter(
     model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
     class_weights = _class_weights(y_all, num_classes, ignore_index)
-    fast_bfloat16 = _has_fast_bfloat16()
+    fast_bfloat16 = has_fast_bfloat16()
     for step in tqdm(range(steps), desc="train segmenter", disable=not progress, leave=False):
         optimiser.param_groups[0]["lr"] = lr * one_cycle(step / steps)
         rows = torch.multinomial(draw_weights, batch_size, replacement=True, generator=generator)
@@ -152,7 +166,7 @@ def one_cycle(share: float, *, rise: float = 0.2) -> float:
     return 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * phase))
 
 
-def _has_fast_bfloat16() -> bool:
+def has_fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware (AMX, AVX512-BF16), where it halves a step's time."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in ("amx_tile", "amx_bf16", "avx512_bf16"))
