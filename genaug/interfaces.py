@@ -225,10 +225,19 @@ class PseudoLabeler(ABC):
                 call. None does no communication at all.
 
         Raises:
-            SampleError: `valid` has another shape.
+            SampleError: `valid` has another shape, or these are no `Predictions`.
         """
         import torch
 
+        from genaug.predictions import Predictions
+
+        if not isinstance(predictions, Predictions):
+            raise SampleError(
+                f"a {type(predictions).__name__}",
+                where=type(self).__name__,
+                allowed="Predictions",
+                hint="Say what the numbers mean, which cannot be seen: Predictions(values, 'logits')",
+            )
         shape = (len(predictions.values), *predictions.values.shape[2:])
         if valid is not None and tuple(valid.shape) != shape:
             raise SampleError(f"valid of shape {tuple(valid.shape)}", where=type(self).__name__, allowed=str(shape))

@@ -42,15 +42,18 @@ def pixel_losses(
         ignore_index: Label of ignored pixels.
 
     Raises:
-        SampleError: Sizes or numbers of classes that differ.
+        SampleError: Sizes or numbers of classes that differ, or a target that is no class (on a CPU).
     """
     images, _, *size = predictions.values.shape
     if tuple(hard.shape) != (images, *size):
         raise SampleError(f"targets of shape {tuple(hard.shape)}", where="loss", allowed=str((images, *size)))
     if soft is None:
-        if predictions.kind == "logits":  # one fused pass, without log-probabilities in memory
-            return F.cross_entropy(full(predictions.values), hard, ignore_index=ignore_index, reduction="none")
-        return F.nll_loss(predictions.log_probs(), hard, ignore_index=ignore_index, reduction="none")
+        try:
+            if predictions.kind == "logits":  # one fused pass, without log-probabilities in memory
+                return F.cross_entropy(full(predictions.values), hard, ignore_index=ignore_index, reduction="none")
+            return F.nll_loss(predictions.log_probs(), hard, ignore_index=ignore_index, reduction="none")
+        except IndexError:  # a GPU says so itself, and cannot go on
+            raise _no_such_class(hard, predictions.num_classes, ignore_index) from None
     log_probs = predictions.log_probs()
     if predictions.kind == "log_probs":
         log_probs = log_probs.clamp_min(IMPOSSIBLE)  # a share of 0 times -inf would be NaN
@@ -59,6 +62,15 @@ def pixel_losses(
     # Where no class is possible the distribution has NaN, and the pixel is ignored.
     targets = soft.dense().masked_fill((hard == ignore_index).unsqueeze(1), 0.0)
     return -(targets * log_probs).sum(1)
+
+
+def _no_such_class(hard: Tensor, classes: int, ignore_index: int) -> SampleError:
+    named = hard[hard != ignore_index]
+    return SampleError(
+        f"targets from {int(named.min())} to {int(named.max())} for a model of {classes} classes",
+        where="loss",
+        allowed=f"0 to {classes - 1}, or the ignore index {ignore_index}",
+    )
 
 
 def reduce_losses(
@@ -115,10 +127,13 @@ def unlabeled_loss(
     """Return the loss of a student's predictions against a pseudo-labelled batch; see `reduce_losses`.
 
     Raises:
-        SampleError: The batch has no targets.
+        SampleError: The batch has no targets, or those of a teacher with another number of classes.
     """
     if batch.targets is None:
         raise SampleError("a batch without targets", hint="Label it first")
+    if batch.predictions is not None and batch.predictions.num_classes != predictions.num_classes:
+        found = f"the teacher has {batch.predictions.num_classes} classes, the student {predictions.num_classes}"
+        raise SampleError(found, where="loss", allowed="equal numbers")
     losses = pixel_losses(predictions, batch.targets, batch.soft, ignore_index=ignore_index)
     weights = torch.ones_like(losses) if batch.weights is None else batch.weights
     weights = weights.masked_fill(batch.targets == ignore_index, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -18,6 +19,11 @@ DENSE = ("logits", "out")
 QUERIES = (("class_queries_logits", "masks_queries_logits"), ("pred_logits", "pred_masks"))
 #: Where the queries of the decoder's inner layers are: transformers, the original Mask2Former.
 INNER_LAYERS = ("auxiliary_logits", "aux_outputs")
+
+#: What errors say of the outputs of mask classifiers.
+PAIR = "class logits [B, Q, K + 1] and mask logits [B, Q, h, w], or something that holds them"
+#: How far sums of probabilities may be from 1; sums of bfloat16 numbers are that coarse.
+SLACK = 0.1
 
 #: Class logits ``[B, Q, K + 1]`` and mask logits ``[B, Q, h, w]`` of one decoder layer.
 QueryLayer = tuple[Tensor, Tensor]
@@ -102,12 +108,12 @@ class OutputReader:
         elif isinstance(output, Mapping):
             names = next((pair for pair in QUERIES if all(name in output for name in pair)), None)
             if names is None:
-                raise _strange(output, hint="Name class and mask logits by 'key', a pair")
+                raise _strange(output, hint="Name them by 'key', a pair", allowed=PAIR)
             classes, masks = (output[name] for name in names)
         elif isinstance(output, Sequence) and len(output) >= 2:
             classes, masks = output[0], output[1]
         else:
-            raise _strange(output, hint="Name class and mask logits by 'key', a pair")
+            raise _strange(output, hint="Name them by 'key', a pair", allowed=PAIR)
         return classes, masks
 
 
@@ -145,6 +151,26 @@ def project_queries(
         return Predictions(scores, "scores", confidence).resized(size, align_corners=align_corners)
 
 
+def warn_of_kind(predictions: Predictions, *, stacklevel: int = 2) -> None:
+    """Warn where numbers cannot be what they are said to be; logits can be anything but, surely, probabilities."""
+    values, kind, finite = full(predictions.values.detach()), predictions.kind, predictions.finite()
+    if not bool(finite.any()):
+        return
+    lowest = values.amin(1)[finite].amin()
+    off = ((values.logsumexp(1).exp() if kind == "log_probs" else values.sum(1))[finite] - 1).abs().amax()
+    if kind == "logits" and bool((lowest >= 0) & (off < 1e-3)):
+        told = "the model returns probabilities: use kind='probs'"
+    elif kind == "probs" and bool((lowest < 0) | (off > SLACK)):
+        told = "the model's numbers are negative or do not sum to 1: use kind='logits' or kind='scores'"
+    elif kind == "log_probs" and bool(off > SLACK):
+        told = "the exponentials of the model's numbers do not sum to 1: use kind='logits'"
+    elif kind == "scores" and bool(lowest < 0):
+        told = "the model returns negative numbers: use kind='logits'"
+    else:
+        return
+    warnings.warn(f"kind={kind!r}, but {told}", stacklevel=stacklevel + 1)
+
+
 def _entry(output: Any, key: Any) -> Any:
     try:
         return getattr(output, key) if isinstance(key, str) and not isinstance(output, Mapping) else output[key]
@@ -152,12 +178,12 @@ def _entry(output: Any, key: Any) -> Any:
         raise _strange(output, hint=f"It has no entry {key!r}") from None
 
 
-def _strange(output: Any, *, hint: str) -> SampleError:
+def _strange(
+    output: Any, *, hint: str, allowed: str = "a tensor [B, K, h, w], or something that holds it"
+) -> SampleError:
     found = type(output).__name__
     if isinstance(output, Mapping):
         found += f" with {', '.join(map(str, output))}"
     elif isinstance(output, Sequence):
         found += f" of {', '.join(type(item).__name__ for item in output)}"
-    return SampleError(
-        f"the model returned a {found}", allowed="a tensor [B, K, h, w], or something that holds it", hint=hint
-    )
+    return SampleError(f"the model returned a {found}", allowed=allowed, hint=hint)

@@ -24,7 +24,7 @@ from genaug.registry import default_registry
 from genaug.rng import Rng
 from genaug.step_config import TermConfig
 from genaug_torch.losses import Group, supervised_loss, unlabeled_loss
-from genaug_torch.outputs import OutputKind, OutputReader, QueryOrder
+from genaug_torch.outputs import OutputKind, OutputReader, QueryOrder, warn_of_kind
 from genaug_torch.rounds import Round
 from genaug_torch.sets import hard_targets, to_set_targets
 from genaug_torch.state import counters
@@ -220,7 +220,7 @@ class SemiSupervisedStep:
             raise SampleError(f"the teacher has {predictions.num_classes} classes, the labels {self.num_classes}")
         if not self._looked:
             self._looked = True
-            _warn_of_probabilities(predictions)
+            warn_of_kind(predictions, stacklevel=4)
             if given is not None and not any(takes_strong(term) for term in self.recipe.config.terms):
                 warnings.warn("no term of the recipe uses the strong views that were passed", stacklevel=3)
         rng = Rng(self.recipe.config.seed).child("step", self.calls)
@@ -298,6 +298,7 @@ class SemiSupervisedStep:
         if labels.ndim != 3 or images.ndim != 4 or (len(images), *images.shape[2:]) != tuple(labels.shape):
             found = f"images {tuple(images.shape)}, labels {tuple(labels.shape)}"
             raise SampleError(found, allowed="[B, 3, H, W] and [B, H, W]")
+        _check_float(images, "images")
         if labels.dtype != torch.int64:
             raise SampleError(f"labels of type {labels.dtype}", allowed="int64 class indices", hint="Use labels.long()")
         if self.calls and labels.device.type != "cpu":
@@ -348,7 +349,17 @@ def _weak_and_strong(unlabeled: Views) -> tuple[Tensor, Tensor | None]:
             where="SemiSupervisedStep",
             allowed="[M, 3, H, W], or a pair of weak and strong views of that shape",
         )
+    if not len(views[0]):
+        raise SampleError("no unlabelled image in the batch", where="SemiSupervisedStep", allowed="at least one")
+    for view in views:
+        _check_float(view, "unlabelled images")
     return views[0], views[1] if len(views) == 2 else None
+
+
+def _check_float(images: Tensor, name: str) -> None:
+    if not images.is_floating_point():
+        hint = "Use images.float() / 255" if images.dtype == torch.uint8 else None
+        raise SampleError(f"{name} of type {images.dtype}", allowed="floating point", hint=hint)
 
 
 def _group_of(model: nn.Module) -> Group | None:
@@ -362,11 +373,3 @@ def _warn_of_hidden_layers(model: nn.Module) -> None:
     if getattr(config, "use_auxiliary_loss", False) and not getattr(config, "output_auxiliary_logits", True):
         told = "only the last decoder layer is returned, and gets a loss: set model.config.output_auxiliary_logits=True"
         warnings.warn(told, stacklevel=3)
-
-
-def _warn_of_probabilities(predictions: Predictions) -> None:
-    if predictions.kind != "logits":
-        return
-    values = predictions.values.detach().float()
-    if bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all()):
-        warnings.warn("kind='logits', but the model returns probabilities: use kind='probs'", stacklevel=4)

@@ -147,6 +147,8 @@ def test_labelers_never_see_what_is_not_finite_nor_pass_gradients(dtype) -> None
     assert torch.equal(targets.hard[~bad], logits.argmax(1)[~bad])
     with pytest.raises(SampleError, match=r"valid of shape \(2, 4\).*\(2, 4, 5\)"):
         Hard()(Predictions(logits, "logits"), valid=valid[..., 0])
+    with pytest.raises(SampleError, match=r"Hard: a Tensor\. Allowed: Predictions\. Say what the numbers mean"):
+        Hard()(logits)
 
 
 class Swap(Mixer):

@@ -153,3 +153,15 @@ def test_numbers_of_classes_must_agree():
         pixel_losses(Predictions(torch.zeros(1, 3, 2, 2), "logits"), torch.zeros(1, 2, 2).long(), soft)
     with pytest.raises(SampleError, match="without targets"):
         unlabeled_loss(Predictions(torch.zeros(1, 3, 2, 2), "logits"), Batch(torch.zeros(1, 3, 2, 2)))
+
+
+def test_targets_and_teachers_of_other_classes_are_named():
+    student, hard = Predictions(torch.zeros(1, 3, 2, 2), "logits"), torch.full((1, 2, 2), 4)
+    hard[0, 0, 0] = IGNORE
+    for predictions in (student, Predictions(torch.full((1, 3, 2, 2), 1 / 3), "probs")):
+        with pytest.raises(SampleError, match="targets from 4 to 4 for a model of 3 classes"):
+            pixel_losses(predictions, hard)
+    teacher = Predictions(torch.zeros(1, 5, 2, 2), "logits")
+    batch = Batch(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2).long(), predictions=teacher)
+    with pytest.raises(SampleError, match="the teacher has 5 classes, the student 3"):
+        unlabeled_loss(student, batch)

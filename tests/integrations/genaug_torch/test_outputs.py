@@ -1,11 +1,15 @@
 """What models return: every form that hosts use, and clear errors for the others."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from genaug.errors import ConfigError, SampleError
+from genaug.predictions import Predictions
 from genaug_torch import OutputReader, project_queries
+from genaug_torch.outputs import warn_of_kind
 
 DENSE = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
 CLASSES = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(1))
@@ -115,12 +119,37 @@ def test_queries_are_summed_in_full_precision_under_autocast(order):
         ("logits", None, None, "returned a NoneType"),
         ("logits", DENSE[0], None, r"\[B, K, H, W\]"),
         ("queries", {"a": DENSE}, None, "a pair"),
+        ("queries", DENSE, None, r"a Tensor\. Allowed: class logits \[B, Q, K \+ 1\] and mask logits"),
         ("queries", (CLASSES[0], MASKS), None, r"\[B, Q, K \+ 1\] and \[B, Q, h, w\]"),
     ],
 )
 def test_strange_outputs_say_what_they_hold(kind, output, key, told):
     with pytest.raises(SampleError, match=told):
         OutputReader(kind, key=key)(output, (3, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("values", "right"),
+    [
+        (DENSE, {"logits"}),
+        (DENSE.softmax(1), {"probs", "scores"}),
+        (DENSE.log_softmax(1), {"logits", "log_probs"}),
+        (2 * DENSE.softmax(1), {"logits", "scores"}),
+    ],
+)
+def test_kinds_that_cannot_be_are_noticed(values, right, dtype):
+    values = values.to(dtype, copy=True)
+    values[0, :, 1, 1] = torch.nan
+    for kind in ("logits", "log_probs", "probs", "scores"):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            warn_of_kind(Predictions(values, kind))
+        if dtype == torch.bfloat16 and kind == "logits":
+            continue  # its probabilities sum to 1 too roughly to be told from logits
+        assert len(told) == (kind not in right), kind
+        assert all(f"kind={kind!r}" in str(w.message) for w in told)
+    warn_of_kind(Predictions(torch.full_like(values, torch.nan), "probs"))
 
 
 def test_what_numbers_mean_is_never_guessed():

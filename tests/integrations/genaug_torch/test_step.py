@@ -268,6 +268,7 @@ def test_the_class_table_of_a_recipe_is_used():
         (lambda x, y, u: (x, y[:, :-1], u), r"\[B, 3, H, W\] and \[B, H, W\]"),
         (lambda x, y, u: (x, y + 1, u), r"labels from 1 to \d+\. Allowed: 0 to 3, or the ignore index 255"),
         (lambda x, y, u: (x, y - 1, u), r"labels from -1"),
+        (lambda x, y, u: ((255 * x).byte(), y, u), r"images of type torch\.uint8.*images\.float\(\) / 255"),
     ],
 )
 def test_bad_batches_are_named(change, told):
@@ -294,6 +295,8 @@ def test_loaders_may_give_lists_of_views():
         (lambda u: [u, u, u], "a pair"),
         (lambda u: [u, None], "NoneType"),
         (lambda u: [], "none"),
+        (lambda u: u[:0], "no unlabelled image in the batch"),
+        (lambda u: (255 * u).byte(), r"unlabelled images of type torch\.uint8"),
     ],
 )
 def test_other_unlabelled_images_are_refused(change, told):
