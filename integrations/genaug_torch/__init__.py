@@ -1,5 +1,6 @@
 """genaug for hand-written PyTorch loops: stores as datasets, mixed data, self-training in one step."""
 
+from genaug_torch.encode_ratio import EncodeRatioDataset, encode_ratio_at
 from genaug_torch.losses import supervised_loss, unlabeled_loss
 from genaug_torch.mixed_dataset import MixedDataset
 from genaug_torch.outputs import OutputReader, project_queries
@@ -12,12 +13,14 @@ from genaug_torch.workers import seed_worker
 
 __all__ = [
     "EmaTeacher",
+    "EncodeRatioDataset",
     "MixedDataset",
     "OutputReader",
     "SemiSupervisedStep",
     "SetLoss",
     "StoreDataset",
     "StrongView",
+    "encode_ratio_at",
     "project_queries",
     "seed_worker",
     "supervised_loss",

@@ -34,6 +34,8 @@ class StoreDataset(Dataset[Any]):
 
     Attributes:
         labels: Class table of the store.
+        keys: Key in the store of every item, ``<condition id>_<k>``.
+        ids: Id of the condition (the mask, the scribble) that every item was made from.
         ignore_index: What ignored pixels hold: that of the class table; with ``targets="indices"`` 255 where the
             table's own is also an index.
 
@@ -68,6 +70,7 @@ class StoreDataset(Dataset[Any]):
                 where=str(self.store.path),
                 hint="Run 'genaug run' first, or see why in metadata.jsonl",
             )
+        self.ids: tuple[str, ...] = tuple(key.rpartition("_")[0] for key in self.keys)
         self.ignore_index = self.labels.ignore_index
         self._table: np.ndarray | None = None
         if targets == "indices":

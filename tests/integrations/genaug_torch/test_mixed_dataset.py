@@ -148,6 +148,108 @@ def test_wrong_datasets():
         MixedDataset(REAL, FAKE, ratio=1).set_epoch(-1)
 
 
+# ---------------------------------------------------------------------- pairs
+
+
+class Named(list):
+    """A list whose items were made from conditions of these ids."""
+
+    def __init__(self, ids):
+        self.ids = ids
+        super().__init__((name, number) for number, name in enumerate(ids))
+
+
+def paired(real, made, **options):
+    return MixedDataset(real, Named(made), real_ids=real, **options)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(1, 12),
+    made=st.lists(st.integers(0, 14), max_size=40).map(lambda numbers: [f"id{i}" for i in numbers]),
+    ratio=st.floats(0, 1),
+    epoch=st.integers(0, 5),
+)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_pairs_are_of_one_id(scheme, n, made, ratio, epoch):
+    real = [f"id{i}" for i in range(n)]
+    q = len(set(real) & set(made))
+    if made and not q:
+        with pytest.raises(ConfigError, match=r"real_ids: none of 'id0'"):
+            paired(real, made, ratio=ratio, scheme=scheme)
+        return
+    if not made:
+        ratio = 0
+    dataset = paired(real, made, ratio=ratio, scheme=scheme)
+    dataset.set_epoch(epoch)
+    found, extra = items(dataset), round(ratio * q)
+    synthetic = [item for item in found if isinstance(item, tuple)]
+    assert len(found) == len(dataset) == n + (extra if scheme == "append" else 0)
+    assert all(made[number] == name for name, number in synthetic)
+    if scheme != "sample":
+        assert len(synthetic) == extra
+        assert len({name for name, _ in synthetic}) == extra  # r <= 1: no label twice among them
+    if scheme == "append":
+        assert found[:n] == real
+    if scheme == "replace":
+        names = [item if isinstance(item, str) else item[0] for item in found]
+        assert names == real  # everybody's place is its own
+    if scheme == "sample" and ratio == 1:
+        assert not any(isinstance(item, str) and item in made for item in found)
+
+
+def test_append_gives_every_label_twice():
+    """The paper's 2n items, whatever the number of synthetic images of a label."""
+    real, made = list("abcde"), list("aaabcccdde")
+    for found in epochs(paired(real, made, ratio=1), 20):
+        assert sorted(name for name, _ in found[5:]) == real
+
+
+def test_append_at_higher_ratios_takes_other_images_of_a_label_first():
+    real, made = list("abc"), list("aaabbcb")
+    for found in epochs(paired(real, made, ratio=3), 20):
+        counts = Counter(found[3:])
+        assert counts.total() == 9
+        assert sorted(counts[item] for item in counts if item[0] in "ab") == [1] * 6
+        assert counts["c", 5] == 3
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_all_images_of_a_label_get_their_turn(scheme):
+    dataset = paired(list("ab"), list("aaab"), ratio=1, scheme=scheme)
+    counts = Counter(item for found in epochs(dataset, 300) for item in found if isinstance(item, tuple))
+    expected = counts.total() / 2 / 3
+    assert all(abs(counts["a", number] - expected) < 5 * math.sqrt(expected) for number in range(3))
+
+
+def test_real_items_without_partner_stay():
+    dataset = paired(list("abcd"), list("bb"), ratio=1, scheme="replace")
+    assert all(found[0:1] + found[2:] == ["a", "c", "d"] and found[1][0] == "b" for found in epochs(dataset))
+    assert len(paired(list("abcd"), list("bb"), ratio=1)) == 5
+
+
+def test_sample_replaces_what_it_drew():
+    n, ratio = 4000, 0.25
+    real = [f"{i}" for i in range(n)]
+    found = items(paired(real, real[: n // 2], ratio=ratio, scheme="sample"))
+    share = sum(isinstance(item, tuple) for item in found) / n
+    assert abs(share - ratio / 2) < 4 * math.sqrt(ratio / 2 / n)
+    assert Counter(found).most_common(1)[0][1] > 1
+
+
+@pytest.mark.parametrize(
+    ("real_ids", "synthetic", "told"),
+    [
+        (["a"], Named("ab"), "real_ids: 1 ids for 2 real items"),
+        (["a", "b"], ["x"], "synthetic: a list without 'ids'"),
+        (["a", "b"], Named("wxyz"), r"none of 'a', 'b' is an id of the synthetic items, 'w', 'x', 'y' and 1 more"),
+    ],
+)
+def test_wrong_pairs(real_ids, synthetic, told):
+    with pytest.raises(ConfigError, match=told):
+        MixedDataset(["p", "q"], synthetic, ratio=1, real_ids=real_ids)
+
+
 # ---------------------------------------------------------------------- workers
 
 
