@@ -162,7 +162,9 @@ class SemiSupervisedStep:
             with self._synchronised(backward is None or number == len(parts) - 1):
                 loss = part()
                 if backward is not None:
-                    backward(loss)
+                    # Autocast would take products that the forward pass made in float32 in half precision.
+                    with torch.autocast(loss.device.type, enabled=False):
+                        backward(loss)
                     loss = loss.detach()
             losses.append(loss)
             key = f"loss/{name}"

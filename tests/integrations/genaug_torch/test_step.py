@@ -171,6 +171,14 @@ def test_automatic_mixed_precision_keeps_labels_and_losses_in_full_precision():
     assert figures["entropy"].dtype == torch.float32
 
 
+def test_backward_passes_are_no_part_of_autocast():
+    found = []
+    with torch.autocast("cpu", torch.bfloat16):
+        make(*TERMS)(*data(), backward=lambda loss: found.append(torch.is_autocast_enabled("cpu")))
+        assert torch.is_autocast_enabled("cpu")
+    assert found == [False] * 5
+
+
 def test_compiled_models_are_trained_and_followed():
     student = model()
     compiled = torch.compile(student, backend="eager")
