@@ -135,6 +135,10 @@ def check_options(
     if isinstance(nested, dict) and "use" in nested:  # what `BuildContext.predictor` will build, hours later
         inner = {key: value for key, value in nested.items() if key != "use"}
         check_options(registry, "predictor", str(nested["use"]), inner, where=f"{where}.predictor")
+    wrapped = table.get("source")
+    if isinstance(wrapped, dict) and "format" in wrapped:  # a source that changes what another one reads
+        inner = {key: value for key, value in wrapped.items() if key != "format"}
+        check_options(registry, "source", str(wrapped["format"]), inner, where=f"{where}.source")
     return table, checked
 
 

@@ -41,9 +41,10 @@ def inspect(recipe: Recipe) -> dict[str, Any]:
 def summarize(survey: Survey, labels: LabelSpace) -> dict[str, Any]:
     """Return the problems and the class table of one source as JSON-like data.
 
-    Shares are of the pixels that are not ignored, ``ignored_share`` is of all; None without masks.
+    Shares of pixels are of those that are not ignored; ``ignored_share`` and ``labelled_share`` are of all, and None
+    without masks. Strokes are counted where the masks are scribbles, most of whose pixels are ignored; None elsewhere.
     """
-    ignored = int(survey.pixels[labels.ignore_index])
+    ignored, sparse = int(survey.pixels[labels.ignore_index]), survey.is_sparse(labels.ignore_index)
     total = int(survey.pixels.sum())
     classes = [
         {
@@ -52,6 +53,8 @@ def summarize(survey: Survey, labels: LabelSpace) -> dict[str, Any]:
             "pixels": int(survey.pixels[i]),
             "share": int(survey.pixels[i]) / (total - ignored) if total > ignored else 0.0,
             "masks": int(survey.masks_with[i]),
+            "masks_share": int(survey.masks_with[i]) / survey.masks if survey.masks else 0.0,
+            "strokes": int(survey.strokes[i]) if sparse else None,
         }
         for i in labels.ids
     ]
@@ -65,6 +68,8 @@ def summarize(survey: Survey, labels: LabelSpace) -> dict[str, Any]:
         "classes": classes,
         "missing_classes": [c["id"] for c in classes if survey.masks and not c["masks"]],
         "ignored_share": ignored / total if total else None,
+        "labelled_share": 1 - ignored / total if total else None,
+        "sparse": sparse,
     }
 
 
@@ -104,7 +109,7 @@ def _part_lines(title: str, part: dict[str, Any], *, every: bool) -> Iterator[st
     counts = f"{part['samples']} samples, {part['images']} images, {part['masks']} masks"
     yield f"{title}: {counts}" + (f"; width x height: {shown}{more}" if sizes else "")
     if part["masks"]:
-        yield from _class_lines(part)
+        yield from _scribble_lines(part) if part["sparse"] else _class_lines(part)
     for kind in ("problems", "notes"):
         if part[kind]:
             yield f"{kind} ({len(part[kind])}):"
@@ -134,6 +139,20 @@ def _class_lines(part: dict[str, Any]) -> Iterator[str]:
         missing = "" if c["masks"] else "  never occurs"
         yield f"  {c['id']:>3}  {c['name']:<{width}}  {c['share']:>8.2%}  {c['masks']:>7}{missing}"
     yield f"  {part['ignored_share']:.2%} of all pixels are ignored"
+
+
+def _scribble_lines(part: dict[str, Any]) -> Iterator[str]:
+    """Yield the class table of masks that are mostly ignored: how much is labelled counts, and in how many strokes."""
+    width = max(len(c["name"]) for c in part["classes"])
+    yield f"  {'id':>3}  {'class':<{width}}  {'pixels':>10}  {'share':>8}  {'masks':>7}  {'of all':>6}  {'strokes':>8}"
+    for c in part["classes"]:
+        missing = "" if c["masks"] else "  never occurs"
+        numbers = (
+            f"{c['pixels']:>10,}  {c['share']:>8.2%}  {c['masks']:>7}  {c['masks_share']:>6.0%}  {c['strokes']:>8,}"
+        )
+        yield f"  {c['id']:>3}  {c['name']:<{width}}  {numbers}{missing}"
+    strokes = sum(c["strokes"] for c in part["classes"]) / part["masks"]
+    yield f"  scribbles: {part['labelled_share']:.2%} of all pixels are labelled, {strokes:.1f} strokes a mask"
 
 
 @click.command()

@@ -20,11 +20,16 @@ _RESAVE = "Save class ids as 8-bit gray or palette PNG"
 
 
 class RefusedError(Exception):
-    """A file that cannot be used; `finding` says why. Callers turn it into `DataError` or a line of a report."""
+    """A file that cannot be used; `findings` say why. Callers turn them into `DataError` or lines of a report."""
 
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.what)
-        self.finding = finding
+    def __init__(self, *findings: Finding) -> None:
+        super().__init__(findings[0].what)
+        self.findings = findings
+
+    @property
+    def finding(self) -> Finding:
+        """The first of the findings."""
+        return self.findings[0]
 
 
 class ColorTable:

@@ -20,7 +20,7 @@ from genaug.sources.base import Source
 from genaug.sources.config import FolderOptions
 from genaug.sources.files import ColorTable, RefusedError, read_image, read_mask
 from genaug.sources.listing import Entry, Layout, Listing, list_samples
-from genaug.sources.survey import Finding, Remark, Survey, count_ids, listed, summarize
+from genaug.sources.survey import Finding, Remark, Survey, count_ids, count_strokes, listed, summarize
 from genaug.types import Image, Mask, Sample
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ class _Read:
     """
 
     findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
     foreign: tuple[int, ...] = ()
     size: tuple[int, int] | None = None
     image: bool = False
     pixels: NDArray[np.int64] | None = None
+    strokes: NDArray[np.int64] | None = None
 
 
 class FolderSource(Source):
@@ -129,26 +131,53 @@ class FolderSource(Source):
             return survey
         entries = list(listing.entries.values())
         survey.samples = len(entries)
-        findings, foreign, blank = list(listing.findings), dict[int, list[str]](), list[str]()
+        findings, foreign, notes = list(listing.findings), dict[int, list[str]](), list[Finding]()
+        blank, single, ignore = list[str](), list[str](), self.labels.ignore_index
         # Threads overlap the waiting for files (network folders above all); processes would cost a start each.
         pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         try:
-            results = pool.map(lambda entry: self._read(entry, missing=False)[2], entries)
+            results = pool.map(self._surveyed, entries)
             for entry, read in tqdm(zip(entries, results, strict=True), "check", len(entries), unit="sample", delay=1):
                 findings += read.findings
+                notes += read.notes
                 for class_id in read.foreign:
                     foreign.setdefault(class_id, []).append(self._name(entry.mask))
-                if read.pixels is not None and read.pixels[self.labels.ignore_index] == read.pixels.sum():
-                    blank.append(self._name(entry.mask))
-                survey.add(image=read.image, size=read.size, pixels=read.pixels)
+                if read.pixels is not None:
+                    classes = np.count_nonzero(read.pixels) - (read.pixels[ignore] > 0)
+                    {0: blank, 1: single}.get(int(classes), []).append(self._name(entry.mask))
+                survey.add(image=read.image, size=read.size, pixels=read.pixels, strokes=read.strokes)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a hundred thousand files
         survey.problems = summarize(findings) + self._binary(survey)
+        survey.notes = summarize(notes)
         (survey.notes if self.ignore_unknown_ids else survey.problems).extend(self._foreign(foreign))
         self._tell_blank(blank, survey)
+        survey.note_single_class(single, ignore)
         return survey
 
+    def read_labels(self, path: Path, *, size: tuple[int, int] | None, notes: list[Finding]) -> Mask:  # noqa: ARG002
+        """Read the labels of one image; what a subclass for another format of labels overrides.
+
+        Args:
+            path: The file that `mask_suffix` found.
+            size: ``(height, width)`` of the image; None without a readable one.
+            notes: Where to leave what is no problem but should not stay unsaid.
+
+        Returns:
+            uint8 ``[H, W]`` of ids, checked against the class table and the image afterwards.
+
+        Raises:
+            RefusedError: The file cannot be used.
+        """
+        return read_mask(path, name=self._name(path), colors=self._colors, max_pixels=self.options.max_pixels)
+
     # ------------------------------------------------------------------ one sample
+
+    def _surveyed(self, entry: Entry) -> _Read:
+        _, mask, read = self._read(entry, missing=False)
+        if mask is not None:
+            read.strokes = count_strokes(mask, self.labels.ignore_index)
+        return read
 
     def _read(self, entry: Entry, *, missing: bool = True) -> tuple[Image | None, Mask | None, _Read]:
         """Read the files of one sample.
@@ -166,11 +195,10 @@ class FolderSource(Source):
                 image = read_image(entry.image, name=name, gray=options.gray, max_pixels=options.max_pixels)
                 read.image, read.size = True, image.shape[:2]
             except RefusedError as error:
-                read.findings.append(error.finding)
+                read.findings += error.findings
         if entry.mask is not None and (missing or entry.mask.is_file()):
             try:
-                name = self._name(entry.mask)
-                mask = read_mask(entry.mask, name=name, colors=self._colors, max_pixels=options.max_pixels)
+                mask = self.read_labels(entry.mask, size=read.size, notes=read.notes)
                 read.size, read.pixels = mask.shape, count_ids(mask)
                 known = {*self.labels.ids, self.labels.ignore_index}
                 read.foreign = tuple(int(i) for i in np.flatnonzero(read.pixels) if int(i) not in known)
@@ -178,7 +206,7 @@ class FolderSource(Source):
                     mask[np.isin(mask, read.foreign)] = self.labels.ignore_index
                     read.pixels = count_ids(mask)
             except RefusedError as error:
-                read.findings.append(error.finding)
+                read.findings += error.findings
         if image is not None and mask is not None and image.shape[:2] != mask.shape:
             sizes = (
                 f"{self._name(entry.image)} ({_size(image.shape)}) and {self._name(entry.mask)} ({_size(mask.shape)})"

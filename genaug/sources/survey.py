@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from genaug.types import Mask
 
 NAMED = 3  # file names that a problem lists before it says "and N more"
+_SPARSE = 0.25  # a set of which less than this share is labelled holds scribbles or points rather than masks
+_STROKED = 0.5  # strokes are counted in masks of which at most this share is labelled: in others they are regions
+_AHEAD = ((0, 1), (1, -1), (1, 0), (1, 1))  # y and x of the four neighbours that come later
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,33 @@ def count_ids(mask: Mask) -> NDArray[np.int64]:
     return np.bincount(mask.ravel(), minlength=256).astype(np.int64)
 
 
+def count_strokes(mask: Mask, ignore_index: int) -> NDArray[np.int64] | None:
+    """Return how many strokes each of the 256 ids has in a mask ``[H, W]`` that is mostly ignored, int64 ``[256]``.
+
+    A stroke is what is connected over edges and corners. None where more than half of the pixels are labelled.
+    """
+    labelled = mask != ignore_index
+    if np.count_nonzero(labelled) > _STROKED * mask.size:
+        return None
+    y, x = np.nonzero(labelled)
+    index = np.full((mask.shape[0] + 2, mask.shape[1] + 2), -1)
+    index[y + 1, x + 1] = nodes = np.arange(len(y))
+    ids = mask[y, x]
+    others = np.concatenate([index[y + 1 + dy, x + 1 + dx] for dy, dx in _AHEAD])
+    here = np.tile(nodes, len(_AHEAD))[others >= 0]
+    others = others[others >= 0]
+    same = ids[here] == ids[others]
+    here, others, root = here[same], others[same], nodes.copy()
+    while len(here):  # hook every root to its smallest neighbour and cut paths short, until all is connected
+        a, b = root[here], root[others]
+        apart = a != b
+        here, others, a, b = here[apart], others[apart], a[apart], b[apart]
+        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(root, root[root]):
+            root = root[root]
+    return np.bincount(ids[root == nodes], minlength=256).astype(np.int64)
+
+
 @dataclass(slots=True)
 class Survey:
     """Result of reading a source once.
@@ -88,6 +118,7 @@ class Survey:
         masks: Masks that could be read.
         pixels: int64 ``[256]``, pixels of each id over all masks that could be read.
         masks_with: int64 ``[256]``, masks in which an id occurs.
+        strokes: int64 ``[256]``, connected strokes of each id over the masks that are mostly ignored.
         sizes: ``(height, width)`` -> number of samples.
     """
 
@@ -98,15 +129,24 @@ class Survey:
     masks: int = 0
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     masks_with: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    strokes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
-    def add(self, *, image: bool, size: tuple[int, int] | None, pixels: NDArray[np.int64] | None) -> None:
+    def add(
+        self,
+        *,
+        image: bool,
+        size: tuple[int, int] | None,
+        pixels: NDArray[np.int64] | None,
+        strokes: NDArray[np.int64] | None = None,
+    ) -> None:
         """Count one sample.
 
         Args:
             image: Its image could be read.
             size: ``(height, width)``, None when neither file could be read.
             pixels: int64 ``[256]`` pixels per id, None without a readable mask.
+            strokes: What `count_strokes` says of the mask.
         """
         self.images += image
         if size is not None:
@@ -115,8 +155,21 @@ class Survey:
             self.masks += 1
             self.pixels += pixels
             self.masks_with += pixels > 0
+        if strokes is not None:
+            self.strokes += strokes
 
     @property
     def ids(self) -> tuple[int, ...]:
         """Ids that occur in the masks, ascending."""
         return tuple(int(i) for i in np.flatnonzero(self.pixels))
+
+    def is_sparse(self, ignore_index: int) -> bool:
+        """Whether the masks are scribbles: most pixels are ignored, though not all."""
+        total = self.pixels.sum()
+        return bool(0 < total - self.pixels[ignore_index] < _SPARSE * total)
+
+    def note_single_class(self, subjects: Sequence[str], ignore_index: int) -> None:
+        """Note the masks with one class only, if the set is sparse; a dense mask of one class is nothing unusual."""
+        if subjects and self.is_sparse(ignore_index):
+            hint = "Beside the other classes they teach little; scribble on whatever else is in the picture"
+            self.notes.append(Remark("scribbles of one class only", tuple(subjects), hint))

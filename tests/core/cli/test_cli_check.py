@@ -79,9 +79,34 @@ def test_a_sound_recipe_passes_and_shows_its_classes(recipe: Path) -> None:
 def test_json_says_the_same(recipe: Path) -> None:
     report = json.loads(check(recipe, "--json", "name=mine").stdout)
     assert (report["recipe"], report["ok"], report["conditions"]) == ("mine", True, None)
-    assert report["data"]["classes"][0] == {"id": 0, "name": "ground", "pixels": 4, "share": 0.8, "masks": 2}
+    ground = {"id": 0, "name": "ground", "pixels": 4, "share": 0.8, "masks": 2, "masks_share": 1.0, "strokes": None}
+    assert report["data"]["classes"][0] == ground
     assert (report["data"]["missing_classes"], report["data"]["ignored_share"]) == ([2], 0.375)
+    assert (report["data"]["labelled_share"], report["data"]["sparse"]) == (0.625, False)
     assert report["data"]["sizes"] == {"4x1": 2}
+
+
+def test_scribbles_are_told_with_their_strokes(recipe: Path) -> None:
+    root = recipe.parent
+    for name, rows in {"a": [(0, 2), (0, 7), (9, 3)], "b": [(0, 2)]}.items():
+        sparse = np.full((10, 10), 255, np.uint8)
+        for place, (y, x) in enumerate(rows):
+            sparse[y : y + 2, x] = 1 if place == 2 else 0
+        Image.fromarray(sparse).save(root / "masks" / f"{name}.png")
+        Image.new("RGB", (10, 10)).save(root / "images" / f"{name}.png")
+    result = check(recipe)
+    words = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "id class pixels share masks of all strokes" in words
+    assert "0 ground 6 85.71% 2 100% 3" in words
+    assert "1 tree 1 14.29% 1 50% 1" in words
+    assert "2 car 0 0.00% 0 0% 0 never occurs" in words
+    assert "scribbles: 3.50% of all pixels are labelled, 2.0 strokes a mask" in words
+    assert "- scribbles of one class only: 1x: masks/b.png. Beside the other" in " ".join(words)
+    assert (result.exit_code, "are ignored" in result.stdout) == (0, False)
+    data = json.loads(check(recipe, "--json").stdout)["data"]
+    ground = {"id": 0, "name": "ground", "pixels": 6, "share": 6 / 7, "masks": 2, "masks_share": 1.0, "strokes": 3}
+    assert (data["classes"][0], data["sparse"], data["ignored_share"]) == (ground, True, 0.965)
+    assert data["labelled_share"] == pytest.approx(0.035)
 
 
 def test_problems_of_data_and_conditions_are_listed_with_exit_code_1(recipe: Path) -> None:
