@@ -4,6 +4,7 @@ from genaug_torch.encode_ratio import EncodeRatioDataset, encode_ratio_at
 from genaug_torch.losses import supervised_loss, unlabeled_loss
 from genaug_torch.mixed_dataset import MixedDataset
 from genaug_torch.outputs import OutputReader, project_queries
+from genaug_torch.regularizers import LabeledOutput, Regularizer
 from genaug_torch.sets import SetLoss, to_set_targets
 from genaug_torch.step import SemiSupervisedStep
 from genaug_torch.store_dataset import StoreDataset
@@ -14,8 +15,10 @@ from genaug_torch.workers import seed_worker
 __all__ = [
     "EmaTeacher",
     "EncodeRatioDataset",
+    "LabeledOutput",
     "MixedDataset",
     "OutputReader",
+    "Regularizer",
     "SemiSupervisedStep",
     "SetLoss",
     "StoreDataset",

@@ -18,13 +18,15 @@ from genaug.batch import Batch
 from genaug.config import read_recipe
 from genaug.errors import ConfigError, SampleError
 from genaug.labels import MAX_ID
-from genaug.predictions import Predictions, PseudoTargets
+from genaug.predictions import Predictions, PseudoTargets, full
 from genaug.recipe import Recipe, load_recipe
 from genaug.registry import default_registry
 from genaug.rng import Rng
 from genaug.step_config import TermConfig
+from genaug_torch.inputs import Views, check_classes, check_labeled, weak_and_strong
 from genaug_torch.losses import Group, supervised_loss, unlabeled_loss
 from genaug_torch.outputs import OutputKind, OutputReader, QueryOrder, warn_of_kind
+from genaug_torch.regularizers import Given, LabeledOutput, Regularizers
 from genaug_torch.rounds import Round
 from genaug_torch.sets import hard_targets, to_set_targets
 from genaug_torch.state import counters
@@ -34,8 +36,7 @@ from genaug_torch.views import StrongView
 
 Backward = Callable[[Tensor], object]
 Figures = dict[str, Tensor]
-Views = Tensor | Sequence[Tensor]
-Part = tuple[str, Callable[[], Tensor]]
+Part = Callable[[], Figures]  # losses by name, of one forward pass
 #: More calls than any accumulation of gradients has before the first `update`.
 FORGOTTEN = 500
 
@@ -73,6 +74,8 @@ class SemiSupervisedStep:
         std: Likewise.
         strong_view: Your own photometric transform, see `StrongView`.
         overrides: ``dotted.key=value`` changes of the recipe, e.g. ``["teacher.ema=0.99"]``.
+        regularizers: Losses of your own beside the labelled one, by name: a `Regularizer`, or a pair of its weight and
+            the `Regularizer`. They share its forward pass.
         group: Processes that share the batch; by default those of DistributedDataParallel, if the model is wrapped.
 
     Raises:
@@ -94,6 +97,7 @@ class SemiSupervisedStep:
         std: Sequence[float] | None = None,
         strong_view: Callable[[Tensor], Tensor] | None = None,
         overrides: Sequence[str] = (),
+        regularizers: Mapping[str, Given] | None = None,
         group: Group | Literal["auto"] | None = "auto",
     ) -> None:
         self.recipe = online_recipe(recipe, num_classes, overrides)
@@ -117,6 +121,8 @@ class SemiSupervisedStep:
         self.calls, self.updates = 0, 0
         self._looked = False  # at the first predictions and views, for warnings
         check_terms(config.terms, self.mixers)
+        taken = ["supervised", *(term_name(term, number) for number, term in enumerate(config.terms))]
+        self.regularizers = Regularizers(regularizers or {}, taken)
         self.set_losses = set_losses(config.supervised, config.terms, kind)
         if self.set_losses:
             _warn_of_hidden_layers(model)
@@ -130,45 +136,51 @@ class SemiSupervisedStep:
         unlabeled: Views | None = None,
         *,
         valid: Tensor | None = None,
+        labeled_valid: Tensor | None = None,
         backward: Backward | None = None,
     ) -> tuple[Tensor, Figures]:
         """Return the loss of one step, and figures.
 
         Args:
             images: Labelled images, float ``[B, 3, H, W]``, as the model takes them.
-            labels: int64 ``[B, H, W]`` class indices in ``0 .. K - 1``, or the ignore index.
+            labels: int64 ``[B, H, W]`` class indices in ``0 .. K - 1``, or the ignore index. Any number of pixels may
+                be ignored: with scribbles the labelled loss is cross-entropy over the labelled pixels alone.
             unlabeled: Weak views ``[M, 3, H, W]`` of unlabelled images; or weak and strong views of the same geometry,
                 as a pair. Terms that mix weak views (``mix_at: weak``) make their strong ones themselves. None only
                 during burn-in or for recipes without terms.
             valid: bool ``[M, H, W]``, False where `unlabeled` is padding.
+            labeled_valid: bool ``[B, H, W]``, False where `images` are padding, whatever `labels` say there.
             backward: Called with each part of the loss as soon as it is known, e.g. ``Tensor.backward`` or
                 ``accelerator.backward``. The activations of only one forward pass are then in memory at a time; the
                 gradients are the same, because the loss is a sum. The returned loss is then without a graph.
 
         Returns:
-            The loss, and figures without gradients: ``loss/supervised``, ``loss/<term>``, and of the pseudo-labels
-            ``kept``, ``kept_by_class``, ``flip_rate``, ``live_classes``, ``entropy`` (see `label_figures`).
+            The loss, and figures without gradients: ``loss/supervised``, ``loss/<regularizer>``, ``loss/<term>``, and
+            of the pseudo-labels ``kept``, ``kept_by_class``, ``flip_rate``, ``live_classes``, ``entropy`` (see
+            `label_figures`).
 
         Raises:
             SampleError: Shapes, labels or numbers of classes do not fit.
         """
-        self._check(images, labels)
-        parts: list[Part] = [("supervised", partial(self._supervised, images, labels))]
+        labeled = self._labeled(images, labels, labeled_valid)
+        parts: list[Part] = [partial(self._supervised, labeled)]
         figures: Figures = {}
         if self.recipe.config.terms and self.updates >= self.recipe.config.supervised.burn_in:
-            parts += self._terms(images, labels, unlabeled, valid, figures)
+            parts += self._terms(labeled, unlabeled, valid, figures)
         losses: list[Tensor] = []
-        for number, (name, part) in enumerate(parts):
+        for number, part in enumerate(parts):
             with self._synchronised(backward is None or number == len(parts) - 1):
-                loss = part()
+                found = part()
+                loss = torch.stack(list(found.values())).sum()
                 if backward is not None:
                     # Autocast would take products that the forward pass made in float32 in half precision.
                     with torch.autocast(loss.device.type, enabled=False):
                         backward(loss)
                     loss = loss.detach()
             losses.append(loss)
-            key = f"loss/{name}"
-            figures[key] = figures.get(key, torch.zeros_like(loss.detach())) + loss.detach()
+            for name, value in found.items():
+                key = f"loss/{name}"
+                figures[key] = figures.get(key, torch.zeros_like(value.detach())) + value.detach()
         self.calls += 1
         if self.calls == FORGOTTEN and not self.updates:
             warnings.warn(f"{FORGOTTEN} steps without an update(): the teacher does not follow the model", stacklevel=2)
@@ -197,25 +209,37 @@ class SemiSupervisedStep:
 
     # ------------------------------------------------------------------ parts
 
-    def _supervised(self, images: Tensor, labels: Tensor) -> Tensor:
-        config = self.recipe.config.supervised
-        output, size = self._student(images), labels.shape[1:]
-        if config.loss == "set":
-            targets = PseudoTargets(labels, (labels != self.ignore_index).float())
-            return config.weight * self._set_loss("supervised", output, targets)
-        ohem = (config.ohem_threshold, config.ohem_min_kept) if config.loss == "ohem" else None
-        predictions = self._read(output, (size[0], size[1]))
-        loss = supervised_loss(predictions, labels, ignore_index=self.ignore_index, ohem=ohem, group=self.group)
-        return config.weight * loss
+    def _labeled(self, images: Tensor, labels: Tensor, valid: Tensor | None) -> Batch:
+        """Return the labelled images as a batch; what is padding or has no label weighs nothing."""
+        check_labeled(images, labels, valid)
+        if valid is not None:
+            labels = labels.masked_fill(~valid, self.ignore_index)
+        if not self.calls or labels.device.type == "cpu":  # once is enough to see a wrong class table
+            check_classes(labels, self.num_classes, self.ignore_index)
+        return Batch(images, labels, weights=(labels != self.ignore_index).float(), valid=valid)
 
-    def _terms(
-        self, images: Tensor, labels: Tensor, unlabeled: Views | None, valid: Tensor | None, figures: Figures
-    ) -> Iterator[Part]:
-        """Return the parts of the loss on unlabelled images, by name; a term has one part a scale."""
-        if unlabeled is None:
-            raise SampleError("no unlabelled images", where="SemiSupervisedStep", hint="Pass them as 'unlabeled'")
+    def _supervised(self, labeled: Batch) -> Figures:
+        config, labels = self.recipe.config.supervised, labeled.targets
+        assert labels is not None  # `_labeled` gave them
+        output = self._student(labeled.images)
+        dense = cache(partial(self._read, output, labeled.size))
+        if config.loss == "set":
+            loss = self._set_loss("supervised", output, hard_targets(labeled, self.ignore_index))
+        else:
+            ohem = (config.ohem_threshold, config.ohem_min_kept) if config.loss == "ohem" else None
+            loss = supervised_loss(dense(), labels, ignore_index=self.ignore_index, ohem=ohem, group=self.group)
+        found = {"supervised": config.weight * loss}
+        if self.regularizers:
+            valid = torch.ones_like(labels, dtype=torch.bool) if labeled.valid is None else labeled.valid
+            pixels = self.strong.pixels(labeled.images)
+            seen = LabeledOutput(pixels, dense().map(full), labels, valid, self.ignore_index, output)
+            found |= self.regularizers(seen, group=self.group)
+        return found
+
+    def _terms(self, labeled: Batch, unlabeled: Views | None, valid: Tensor | None, figures: Figures) -> Iterator[Part]:
+        """Return the parts of the loss on unlabelled images; a term has one part a scale."""
         assert self.labeler is not None  # the recipe has terms
-        weak, given = _weak_and_strong(unlabeled)
+        weak, given = weak_and_strong(unlabeled)
         with torch.no_grad():
             predictions = self.labeler.predict(self._teacher, weak)
         if predictions.num_classes != self.num_classes:
@@ -230,7 +254,7 @@ class SemiSupervisedStep:
             self.labeler,
             self.strong,
             Batch(weak, valid=valid, predictions=predictions, first=self._first(len(weak))),
-            Batch(images, labels, weights=(labels != self.ignore_index).float()),
+            labeled,
             rng,
             self.ignore_index,
             self.group,
@@ -241,9 +265,9 @@ class SemiSupervisedStep:
             name = term_name(term, number)
             batch = cache(partial(a_round.mixed, term, mixer, rng.child("term", number)))
             for scale in term.scales:
-                yield name, partial(self._term, name, term, batch, scale)
+                yield partial(self._term, name, term, batch, scale)
 
-    def _term(self, name: str, term: TermConfig, batch: Callable[[], Batch], scale: float) -> Tensor:
+    def _term(self, name: str, term: TermConfig, batch: Callable[[], Batch], scale: float) -> Figures:
         mixed = batch()
         output = self._student(mixed.images, scale, term.multiple_of)
         if term.loss == "set":
@@ -253,7 +277,7 @@ class SemiSupervisedStep:
             loss = unlabeled_loss(
                 predictions, mixed, normalizer=term.normalizer, ignore_index=self.ignore_index, group=self.group
             )
-        return loss * (term.weight / len(term.scales))
+        return {name: loss * (term.weight / len(term.scales))}
 
     def _set_loss(self, name: str, output: object, targets: PseudoTargets) -> Tensor:
         layers = self.read.layers(output)
@@ -296,22 +320,6 @@ class SemiSupervisedStep:
         no_sync = getattr(self.model, "no_sync", None)
         return contextlib.nullcontext() if last or no_sync is None else no_sync()
 
-    def _check(self, images: Tensor, labels: Tensor) -> None:
-        if labels.ndim != 3 or images.ndim != 4 or (len(images), *images.shape[2:]) != tuple(labels.shape):
-            found = f"images {tuple(images.shape)}, labels {tuple(labels.shape)}"
-            raise SampleError(found, allowed="[B, 3, H, W] and [B, H, W]")
-        _check_float(images, "images")
-        if labels.dtype != torch.int64:
-            raise SampleError(f"labels of type {labels.dtype}", allowed="int64 class indices", hint="Use labels.long()")
-        if self.calls and labels.device.type != "cpu":
-            return  # looking at values makes a GPU wait: once is enough to see a wrong class table
-        classes = labels[labels != self.ignore_index]
-        if classes.numel() and (int(classes.min()) < 0 or int(classes.max()) >= self.num_classes):
-            raise SampleError(
-                f"labels from {int(classes.min())} to {int(classes.max())}",
-                allowed=f"0 to {self.num_classes - 1}, or the ignore index {self.ignore_index}",
-            )
-
 
 def online_recipe(
     recipe: str | Path | Mapping[str, Any] | Recipe,
@@ -339,29 +347,6 @@ def online_recipe(
     if num_classes is not None and len(loaded.labels.ids) != num_classes:
         raise ConfigError(f"{num_classes}, but the recipe has {len(loaded.labels.ids)} classes", where="num_classes")
     return loaded
-
-
-def _weak_and_strong(unlabeled: Views) -> tuple[Tensor, Tensor | None]:
-    """Return weak views and strong ones or None; loaders make lists of what datasets give as tuples."""
-    views = [unlabeled] if isinstance(unlabeled, Tensor) else list(unlabeled)
-    shapes = [tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__ for view in views]
-    if len(views) not in {1, 2} or len(shapes[0]) != 4 or len(set(shapes)) != 1:
-        raise SampleError(
-            f"unlabelled images of shape {', '.join(map(str, shapes)) or 'none'}",
-            where="SemiSupervisedStep",
-            allowed="[M, 3, H, W], or a pair of weak and strong views of that shape",
-        )
-    if not len(views[0]):
-        raise SampleError("no unlabelled image in the batch", where="SemiSupervisedStep", allowed="at least one")
-    for view in views:
-        _check_float(view, "unlabelled images")
-    return views[0], views[1] if len(views) == 2 else None
-
-
-def _check_float(images: Tensor, name: str) -> None:
-    if not images.is_floating_point():
-        hint = "Use images.float() / 255" if images.dtype == torch.uint8 else None
-        raise SampleError(f"{name} of type {images.dtype}", allowed="floating point", hint=hint)
 
 
 def _group_of(model: nn.Module) -> Group | None:

@@ -73,11 +73,7 @@ class StrongView:
             return images
         # Half precision is too coarse for hues and for the blur's sums, also where autocast would choose it.
         with torch.autocast(images.device.type, enabled=False):
-            pixels = full(images)
-            mean, std = self._mean.to(pixels), self._std.to(pixels)
-            pixels = pixels * std + mean
-            self._look(pixels)
-            pixels = pixels.clamp(0, 1)
+            pixels = self.pixels(images)
             streams = [rng.child(first + i) for i in range(len(images))]
             if self.transform is not None:
                 changed = self._transformed(pixels, streams, self.transform)
@@ -85,7 +81,14 @@ class StrongView:
                 changed = self._composed(pixels, streams, self._compose)
             else:
                 changed = self._built_in(pixels, streams)
-            return ((changed - mean) / std).to(images.dtype)
+            return ((changed - self._mean.to(pixels)) / self._std.to(pixels)).to(images.dtype)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return images ``[B, 3, H, W]`` in [0, 1], float32 (float64 stays): the normalisation undone, then clamped."""
+        pixels = full(images)
+        pixels = pixels * self._std.to(pixels) + self._mean.to(pixels)
+        self._look(pixels)
+        return pixels.clamp(0, 1)
 
     def _look(self, pixels: Tensor) -> None:
         """Warn of images in another range; in the first batch only, as a GPU has to wait."""
@@ -95,7 +98,7 @@ class StrongView:
         low, high = (float(value) for value in pixels.aminmax())
         if low < -SLACK or high > 1 + SLACK:
             found = f"strong views are made in [0, 1] and clamped, but images reach from {low:.2f} to {high:.2f}"
-            warnings.warn(f"{found}: pass the mean and std that they were normalised with", stacklevel=4)
+            warnings.warn(f"{found}: pass the mean and std that they were normalised with", stacklevel=5)
 
     def _transformed(self, pixels: Tensor, streams: list[Rng], transform: Callable[[Tensor], Tensor]) -> Tensor:
         devices = [pixels.device] if pixels.device.type == "cuda" else []
