@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from genaug.types import Mask
 
 NAMED = 3  # file names that a problem lists before it says "and N more"
-_SPARSE = 0.25  # a set of which less than this share is labelled holds scribbles or points rather than masks
-_STROKED = 0.5  # strokes are counted in masks of which at most this share is labelled: in others they are regions
+_SPARSE = 0.25  # where at most this share is labelled, there are scribbles or points rather than regions
 _AHEAD = ((0, 1), (1, -1), (1, 0), (1, 1))  # y and x of the four neighbours that come later
 
 
@@ -80,12 +79,13 @@ def count_ids(mask: Mask) -> NDArray[np.int64]:
 
 
 def count_strokes(mask: Mask, ignore_index: int) -> NDArray[np.int64] | None:
-    """Return how many strokes each of the 256 ids has in a mask ``[H, W]`` that is mostly ignored, int64 ``[256]``.
+    """Return how many strokes each of the 256 ids has in a sparse mask ``[H, W]``, int64 ``[256]``.
 
-    A stroke is what is connected over edges and corners. None where more than half of the pixels are labelled.
+    A stroke is what is connected over edges and corners. None where more than a quarter of the pixels are labelled:
+    what is connected there is a region.
     """
     labelled = mask != ignore_index
-    if np.count_nonzero(labelled) > _STROKED * mask.size:
+    if np.count_nonzero(labelled) > _SPARSE * mask.size:
         return None
     y, x = np.nonzero(labelled)
     index = np.full((mask.shape[0] + 2, mask.shape[1] + 2), -1)
@@ -118,7 +118,7 @@ class Survey:
         masks: Masks that could be read.
         pixels: int64 ``[256]``, pixels of each id over all masks that could be read.
         masks_with: int64 ``[256]``, masks in which an id occurs.
-        strokes: int64 ``[256]``, connected strokes of each id over the masks that are mostly ignored.
+        strokes: int64 ``[256]``, connected strokes of each id over the masks that are sparse themselves.
         sizes: ``(height, width)`` -> number of samples.
     """
 
@@ -166,7 +166,7 @@ class Survey:
     def is_sparse(self, ignore_index: int) -> bool:
         """Whether the masks are scribbles: most pixels are ignored, though not all."""
         total = self.pixels.sum()
-        return bool(0 < total - self.pixels[ignore_index] < _SPARSE * total)
+        return bool(0 < total - self.pixels[ignore_index] <= _SPARSE * total)
 
     def note_single_class(self, subjects: Sequence[str], ignore_index: int) -> None:
         """Note the masks with one class only, if the set is sparse; a dense mask of one class is nothing unusual."""

@@ -58,7 +58,7 @@ def flooded(mask: np.ndarray, ignore: int) -> list[int]:
 )
 def test_strokes_are_what_is_connected(mask: np.ndarray, ignore: int) -> None:
     counts = count_strokes(mask, ignore)
-    if 2 * np.count_nonzero(mask != ignore) > mask.size:
+    if 4 * np.count_nonzero(mask != ignore) > mask.size:
         assert counts is None
     else:
         assert counts is not None
@@ -67,9 +67,9 @@ def test_strokes_are_what_is_connected(mask: np.ndarray, ignore: int) -> None:
 
 def test_a_long_winding_stroke_is_one() -> None:
     mask = np.full((101, 201), 255, np.uint8)
-    mask[::4] = 7
-    mask[2::8, 0] = mask[1::8, 0] = mask[3::8, 0] = 7
-    mask[6::8, -1] = mask[5::8, -1] = mask[7::8, -1] = 7
+    mask[::5] = 7
+    for start in range(0, 100, 10):
+        mask[start : start + 6, 0] = mask[start + 5 : start + 10, -1] = 7
     counts = count_strokes(mask, 255)
     assert counts is not None
     assert counts[7] == counts.sum() == 1
@@ -82,7 +82,7 @@ def test_only_sets_with_few_labelled_pixels_are_sparse() -> None:
         survey.add(image=True, size=mask.shape, pixels=count_ids(mask), strokes=count_strokes(mask, 255))
         return survey
 
-    assert [survey(n).is_sparse(255) for n in (0, 1, 24, 25, 100)] == [False, True, True, False, False]
+    assert [survey(n).is_sparse(255) for n in (0, 1, 25, 26, 100)] == [False, True, True, False, False]
     assert not Survey().is_sparse(255)
     dense, sparse = survey(40), survey(4)
     for one in (dense, sparse):
