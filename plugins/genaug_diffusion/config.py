@@ -37,3 +37,12 @@ class TrainingOptions(Options):
     holdout: float = Field(0.0, ge=0, lt=1, description="Share of the labelled samples kept out for the held-out loss.")
     validate_every: int = Field(500, ge=1, description="Steps between held-out losses; the best weights are kept.")
     patience: int | None = Field(None, ge=1, description="Stop after so many held-out losses without a new best.")
+
+    def learning_rate_at(self, step: int) -> float:  # noqa: ARG002  (methods with a schedule override it)
+        """Return the learning rate of a step, counted from 0."""
+        return self.learning_rate
+
+    @property
+    def depends_on_steps(self) -> bool:
+        """Whether a step would differ if there were more of them; then a longer training starts over."""
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,33 @@ from PIL import Image as PILImage
 
 from genaug.store.files import make_folder, write_whole
 from genaug.types import Image
+from genaug_diffusion.adapter_folder import TAG
 from genaug_diffusion.images import resize_image
-from genaug_diffusion.training import TAG, TrainingResult
+from genaug_diffusion.training import TrainingResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+PREVIEWS = "previews"
+
+
+def observer(folder: Path, preview: Callable[[Path], object] | None = None) -> Callable[[int, TrainingResult], None]:
+    """Return what writes ``training.json``, ``losses.png`` and a preview with each checkpoint of a training.
+
+    Args:
+        folder: The adapter's.
+        preview: Draws the preview picture to a path; None draws none.
+    """
+
+    def observe(step: int, result: TrainingResult) -> None:
+        curve = {"losses": [round(v, 6) for v in result.losses], "validation": result.validation}
+        write_whole(folder / "training.json", json.dumps(curve).encode(), tag=TAG)
+        plot_losses(result, folder / "losses.png")
+        if preview is not None:
+            preview(folder / PREVIEWS / f"step_{step:06d}.png")
+
+    return observe
 
 
 def plot_losses(result: TrainingResult, path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image as PILImage
+from torch.nn import functional as F
 
-from genaug.types import Image
+from genaug.types import Image, Mask
 
 SizeMode = Literal["square", "keep_aspect"]
 
@@ -44,3 +45,9 @@ def resize_image(image: Image, size: tuple[int, int]) -> Image:
 def to_model_range(images: torch.Tensor) -> torch.Tensor:
     """Map ``[0, 1]`` to ``[-1, 1]``, what the autoencoder takes."""
     return images.mul(2).sub(1)
+
+
+def resize_mask(mask: Mask, size: tuple[int, int]) -> torch.Tensor:
+    """Resize uint8 ``[H, W]`` to ``size`` by nearest neighbour."""
+    tensor = torch.from_numpy(mask)
+    return tensor if mask.shape == size else F.interpolate(tensor[None, None], size, mode="nearest")[0, 0]

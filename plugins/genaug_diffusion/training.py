@@ -22,11 +22,10 @@ from genaug.errors import AdapterError, ConfigError
 from genaug.recipe import digest
 from genaug.rng import Rng
 from genaug.store.files import make_folder, sync_folder, write_whole
+from genaug_diffusion.adapter_folder import TAG
 from genaug_diffusion.config import TrainingOptions
 
 CHECKPOINT = "checkpoint.safetensors"
-#: Names whoever learns in a folder, in the names of unfinished files (`genaug.store.files.write_whole`).
-TAG = "learning"
 _START_OVER = "Put the file back, or delete this one file: the training starts over, with the same seed"
 
 
@@ -82,6 +81,16 @@ class TrainingResult:
     best_step: int = 0
     stopped_early: bool = False
     resumed_from: int = 0
+
+    def summary(self) -> dict[str, Any]:
+        """Return what an adapter's training record says of it."""
+        return {
+            "steps": len(self.losses),
+            "best_step": self.best_step,
+            "stopped_early": self.stopped_early,
+            "final_loss": _mean(self.losses[-100:]),
+            "held_out_loss": min((loss for _, loss in self.validation), default=None),
+        }
 
 
 class AdapterTrainer:
@@ -189,6 +198,8 @@ class AdapterTrainer:
         if self.options.max_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(list(self.parameters.values()), self.options.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate_at(step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -253,7 +264,8 @@ class AdapterTrainer:
     def _fingerprint(self) -> str:
         """Return what must agree for a checkpoint to be this training's."""
         options = self.options.decisive()
-        options.pop("steps")  # more steps may go on from a checkpoint
+        if not self.options.depends_on_steps:
+            options.pop("steps")  # more steps may go on from a checkpoint
         shapes = {n: list(p.shape) for n, p in self.parameters.items()}
         return digest([self.identity, options, shapes, self.train, self.held_out, repr(self.rng)])
 

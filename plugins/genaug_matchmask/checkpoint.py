@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,24 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from genaug.errors import AdapterError
-from genaug.store.files import make_folder, sync_folder, system_errors, write_whole
-from genaug.store.learned import check_sha256, read_table, sha256_of
+from genaug.store.learned import sha256_of
+from genaug_diffusion.adapter_folder import AGAIN, CARD, text_file
 from genaug_diffusion.base import check_fingerprint, unet_fingerprint
 from genaug_diffusion.starting_noise import StartingNoise
-from genaug_diffusion.training import TAG
 from genaug_matchmask.adapter import LTAdapter
-from genaug_matchmask.adapter_files import (
-    AGAIN,
-    CARD,
-    CONFIG,
-    FORMAT,
-    METHOD,
-    PEFT_CONFIG,
-    SHA256,
-    STARTING,
-    WEIGHTS,
-    read_config,
-)
+from genaug_matchmask.adapter_files import FORMAT, PEFT_CONFIG, STARTING, WEIGHTS
 
 
 def save_adapter(
@@ -57,26 +44,15 @@ def save_adapter(
     Raises:
         StoreError: The operating system refused.
     """
-    make_folder(folder)
     # One metadata entry only: safetensors does not keep the order of several, and equal adapters must have equal bytes.
-    weights = save(adapter.state_dict(), metadata={"genaug_format": FORMAT})
-    # Weights that replace others must never be taken for those; the other way round the folder is just unfinished.
-    with system_errors("remove", folder / CONFIG):
-        (folder / CONFIG).unlink(missing_ok=True)
-    sync_folder(folder)
-    write_whole(folder / WEIGHTS, weights, tag=TAG)
-    hashes = {SHA256[WEIGHTS]: hashlib.sha256(weights).hexdigest()}
+    files = {WEIGHTS: save(adapter.state_dict(), metadata={"genaug_format": FORMAT.version})}
     if starting is not None:
-        tensors = save(starting.state_dict())
-        write_whole(folder / STARTING, tensors, tag=TAG)
-        hashes[SHA256[STARTING]] = hashlib.sha256(tensors).hexdigest()
+        files[STARTING] = save(starting.state_dict())
     config = adapter.lora_config
     config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True
-    _write(folder / PEFT_CONFIG, json.dumps(_plain(config.to_dict()), indent=2, sort_keys=True))
-    _write(folder / CARD, _card(base, about))
+    files[PEFT_CONFIG] = text_file(json.dumps(_plain(config.to_dict()), indent=2, sort_keys=True))
+    files[CARD] = text_file(_card(base, about))
     data = {
-        "format": FORMAT,
-        "method": METHOD,
         "base": base,
         "revision": revision,
         "base_fingerprint": unet_fingerprint(adapter.unet),
@@ -84,28 +60,10 @@ def save_adapter(
         "target_modules": config.target_modules,
         "alpha_pool": adapter.alpha_pool,
         "layers": adapter.layers,
-        **hashes,
+        **FORMAT.hashes_of(files),
         **about,
     }
-    sync_folder(folder)
-    _write(folder / CONFIG, json.dumps(data, indent=2))
-    sync_folder(folder)
-
-
-def training_record(folder: Path) -> dict[str, Any] | None:
-    """Return the training record of a finished adapter; None if it is unfinished, or another method's.
-
-    Raises:
-        AdapterError: ``genaug_config.json`` is damaged.
-    """
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        return None
-    data = read_table(folder / CONFIG, hint=AGAIN)
-    if SHA256[STARTING] in data and not (folder / STARTING).is_file():
-        return None
-    record = data.get("training")
-    known = (data.get("method"), data.get("format")) == (METHOD, FORMAT)
-    return record if known and isinstance(record, dict) else None
+    FORMAT.write(folder, files, data)
 
 
 def check_weights(folder: Path) -> None:
@@ -115,17 +73,18 @@ def check_weights(folder: Path) -> None:
     file says how long it is).
 
     Raises:
-        AdapterError: They are not.
+        AdapterError: It is not, or is missing.
     """
-    config = read_config(folder)
-    for name, key in SHA256.items():
-        if key in config:
-            check_sha256(folder / name, config[key], hint=AGAIN)
-    if SHA256[WEIGHTS] not in config:
+    config = FORMAT.check_files(folder)
+    if FORMAT.hashes[WEIGHTS] not in config:
         path = folder / WEIGHTS
         try:
             with safe_open(path, "pt"):
                 pass
+        except FileNotFoundError:
+            raise AdapterError(
+                f"{WEIGHTS} is missing", where=str(folder), hint="Put the file back, or adapt again"
+            ) from None
         except SafetensorError as error:
             raise AdapterError(f"damaged: cannot be read ({error})", where=str(path), hint=AGAIN) from error
 
@@ -136,15 +95,13 @@ def load_starting(folder: Path) -> StartingNoise:
     Raises:
         AdapterError: The adapter has none, or it is damaged.
     """
-    path, expected = folder / STARTING, read_config(folder).get(SHA256[STARTING])
-    if expected is None:
+    if FORMAT.hashes[STARTING] not in FORMAT.check_files(folder):
         raise AdapterError(
             "the adapter has no starting noise, which start_spread needs",
             where=str(folder),
             hint="Adapt again with this version of genaug, or set start_spread to 0",
         )
-    check_sha256(path, expected, hint=AGAIN)
-    return StartingNoise(**load_file(path))
+    return StartingNoise(**load_file(folder / STARTING))
 
 
 def weights_fingerprint(folder: Path) -> str:
@@ -158,11 +115,9 @@ def load_adapter(unet: Any, folder: Path, *, base: str) -> LTAdapter:
     Raises:
         AdapterError: Made for another base, damaged, or incomplete; the UNet is left without an adapter then.
     """
-    config = read_config(folder)
+    config = FORMAT.read(folder)
     where = str(folder)
     check_fingerprint(unet, config["base_fingerprint"], base=base, made_for=config["base"], where=where)
-    if not (folder / WEIGHTS).is_file():
-        raise AdapterError(f"{WEIGHTS} is missing", where=where, hint="Put the file back, or adapt again")
     check_weights(folder)
     try:
         state = load_file(folder / WEIGHTS)
@@ -179,10 +134,6 @@ def load_adapter(unet: Any, folder: Path, *, base: str) -> LTAdapter:
         adapter.detach()
         raise
     return adapter
-
-
-def _write(path: Path, text: str) -> None:
-    write_whole(path, (text + "\n").encode(), tag=TAG)
 
 
 def _plain(value: Any) -> Any:

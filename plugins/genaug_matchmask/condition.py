@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from genaug.errors import SampleError
 from genaug.labels import LabelSpace
 from genaug.types import Mask
+from genaug_diffusion.images import resize_mask
 from genaug_diffusion.layout import LayoutPrompt, assign_chunks, build_layout_prompt, layout_masks, tokenize_names
+from genaug_diffusion.text import PromptEncoder
 from genaug_matchmask.config import MatchMaskOptions
-
-#: Prompts whose encodings are kept. Images come condition by condition, so few are enough, however many there are.
-REMEMBERED = 64
 
 
 class LayoutConditioner:
@@ -35,12 +32,11 @@ class LayoutConditioner:
         self.names = {
             i: n for i, n in labels.names.items() if not (skip_background and n.strip().lower() == "background")
         }
-        # A tokenizer loaded from bare vocabulary files claims room for 1e30 tokens; the text encoder knows better.
-        self.length = min(pipe.tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
+        self.encoder = PromptEncoder(pipe)
+        self.length = self.encoder.length
         self.tokens = tokenize_names(pipe.tokenizer, self.names, length=self.length)
         self.chunk_of = assign_chunks(self.tokens, length=self.length) if options.overflow == "chunk" else None
         self.levels = len(pipe.unet.config.block_out_channels)
-        self._embeddings: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def prompt(self, mask: Mask, *, where: str) -> LayoutPrompt:
         """Return the prompt of a mask uint8 ``[H, W]``.
@@ -74,18 +70,9 @@ class LayoutConditioner:
         ids = [int(i) for i in np.unique(mask) if i != self.labels.ignore_index]
         return all(self.labels.names.get(i, "").strip().lower() == "background" for i in ids)
 
-    @torch.no_grad()
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the text encoding ``[chunks * T, D]`` of token ids ``[chunks, T]``; the latest ones are kept."""
-        key = input_ids.numpy().tobytes()
-        if key not in self._embeddings:
-            encoder = self.pipe.text_encoder
-            encoded = encoder(input_ids.to(encoder.device))[0]
-            self._embeddings[key] = encoded.flatten(0, 1).detach()
-            if len(self._embeddings) > REMEMBERED:
-                self._embeddings.popitem(last=False)
-        self._embeddings.move_to_end(key)
-        return self._embeddings[key]
+        return self.encoder.embed(input_ids)
 
     def empty(self) -> torch.Tensor:
         """Return the encoding of the empty prompt, as many chunks as every prompt has."""
@@ -120,9 +107,3 @@ class LayoutConditioner:
                 )
             rows.append(len(built) - 1)
         return {key: torch.cat([b[key] for b in built])[rows] for key in built[0]}
-
-
-def resize_mask(mask: Mask, size: tuple[int, int]) -> torch.Tensor:
-    """Resize uint8 ``[H, W]`` to ``size`` by nearest neighbour."""
-    tensor = torch.from_numpy(mask)
-    return tensor if mask.shape == size else F.interpolate(tensor[None, None], size, mode="nearest")[0, 0]

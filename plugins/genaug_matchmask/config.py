@@ -79,11 +79,11 @@ class MatchMaskOptions(Options):
     def check_models(self, look: ModelCheck) -> None:
         """Look for the base model and for the adapter, if one is named."""
         from genaug_diffusion.place import check_base
-        from genaug_matchmask.adapter_files import check_adapter
+        from genaug_matchmask.adapter_files import FORMAT
 
         check_base(look, self.base)
         if self.adapter is not None:
-            check_adapter(look, self.adapter)
+            FORMAT.check(look, self.adapter)
 
     @property
     def ignores_unknown_ids(self) -> bool:

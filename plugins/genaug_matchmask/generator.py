@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,31 +9,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from genaug.errors import ConfigError
-from genaug.interfaces import Generator
 from genaug.labels import LabelSpace
 from genaug.recipe import BuildContext
-from genaug.registry import Registry, default_registry
+from genaug.registry import Registry
 from genaug.rng import Rng
 from genaug.types import Draw, Refused, Sample
-from genaug_diffusion.base import load_pipeline, vae_factor
+from genaug_diffusion.base import vae_factor
+from genaug_diffusion.generator import DiffusionGenerator
 from genaug_diffusion.guidance import late_guidance
 from genaug_diffusion.images import generation_size, resize_image
-from genaug_diffusion.schedulers import DEFAULT_STEPS, make_scheduler, training_scheduler
+from genaug_diffusion.schedulers import DEFAULT_STEPS, make_scheduler
 from genaug_diffusion.starting_noise import StartingNoise, first_signal
 from genaug_matchmask.adapter import LTAdapter
-from genaug_matchmask.adapter_files import read_config
+from genaug_matchmask.adapter_files import FORMAT
 from genaug_matchmask.checkpoint import load_adapter, load_starting, weights_fingerprint
 from genaug_matchmask.condition import LayoutConditioner
 from genaug_matchmask.config import MatchMaskOptions
 
-log = logging.getLogger("genaug")
 
-#: Settings of the condition that an adapter was trained with; sampling with others is possible, and warned about.
-TRAINED_WITH = ("resolution", "size_mode", "mask_downsample", "overflow", "background")
-
-
-class MatchMaskGenerator(Generator):
+class MatchMaskGenerator(DiffusionGenerator):
     """New images for existing masks (MatchMask; sampling as its section on generation: PLMS 50, guidance 2).
 
     Args:
@@ -44,6 +37,9 @@ class MatchMaskGenerator(Generator):
         device: Torch device for adapting; `prepare` may name another for sampling.
     """
 
+    options: MatchMaskOptions
+    trained_with = ("resolution", "size_mode", "mask_downsample", "overflow", "background")
+
     def __init__(
         self,
         options: MatchMaskOptions | None = None,
@@ -52,15 +48,10 @@ class MatchMaskGenerator(Generator):
         registry: Registry | None = None,
         device: str = "cpu",
     ) -> None:
-        self.options = options or MatchMaskOptions()
-        self.root, self.registry, self.device = root or Path(), registry or default_registry(), device
-        self.batch_size = self.options.batch_size
+        super().__init__(options or MatchMaskOptions(), root=root, registry=registry, device=device)
         self.samples_per_condition = self.options.images_per_mask
-        self.pipe: Any = None
         self.adapter: LTAdapter | None = None
         self.starting: StartingNoise | None = None
-        adapter = self.options.adapter
-        self._adapter_folder = None if adapter is None else self.root / Path(adapter).expanduser()
 
     @classmethod
     def from_config(cls, options: MatchMaskOptions, context: BuildContext) -> MatchMaskGenerator:
@@ -69,27 +60,9 @@ class MatchMaskGenerator(Generator):
 
     # ------------------------------------------------------------------ models
 
-    @property
-    def dtype(self) -> str:
-        """Dtype of the frozen base: what the options say, or bfloat16 on CUDA and float32 elsewhere."""
-        if self.options.dtype != "auto":
-            return self.options.dtype
-        return "bfloat16" if self.device.startswith("cuda") else "float32"
-
     def load_base(self, labels: LabelSpace) -> None:
         """Load the base pipeline once, and build the conditioner for `labels`."""
-        if self.pipe is None:
-            self.pipe = load_pipeline(
-                self.options.base,
-                root=self.root,
-                registry=self.registry,
-                revision=self.options.revision,
-                dtype=self.dtype,
-                device=self.device,
-                safety_checker=self.options.safety_checker,
-            )
-            self.resolution = self.options.resolution or self.pipe.unet.config.sample_size * vae_factor(self.pipe)
-            self.training_scheduler = training_scheduler(self.pipe.scheduler.config)
+        if self.load_pipe():
             self.pipe.scheduler = make_scheduler(self.options.preset, self.pipe.scheduler.config)
         self.conditioner = LayoutConditioner(self.pipe, labels, self.options)
 
@@ -107,34 +80,13 @@ class MatchMaskGenerator(Generator):
         self.load_base(labels)
         if self.adapter is not None:
             return
-        if self._adapter_folder is None:
-            raise ConfigError(
-                "no adapter", where="generator.adapter", hint="Run 'genaug adapt' first, or name a folder"
-            )
-        self._warn_differences(labels, self._adapter_folder)
-        self.starting = load_starting(self._adapter_folder) if self.options.start_spread else None
-        self.adapter = load_adapter(self.pipe.unet, self._adapter_folder, base=self.options.base)
+        folder = self.adapter_folder
+        self.warn_differences(labels, FORMAT.read(folder))
+        self.starting = load_starting(folder) if self.options.start_spread else None
+        self.adapter = load_adapter(self.pipe.unet, folder, base=self.options.base)
         self.pipe.unet.requires_grad_(False).eval()
 
-    def _warn_differences(self, labels: LabelSpace, folder: Path) -> None:
-        config = read_config(folder)
-        strange = sorted(set(labels.names.values()) - set(config["labels"]["names"].values()))
-        if strange:
-            log.warning("%s: the adapter was not trained on these class names: %s", folder, ", ".join(strange))
-        now = {**self.options.model_dump(), "resolution": self.resolution}
-        for key in TRAINED_WITH:
-            if key in config and config[key] != now[key]:
-                log.warning("%s: trained with %s %r, the recipe says %r", folder, key, config[key], now[key])
-
     # ------------------------------------------------------------------ adapting (Adaptable)
-
-    #: Under a launcher every process takes its share of each step.
-    adapts_in_parallel = True
-
-    @property
-    def needs_adapting(self) -> bool:
-        """True unless the recipe names an adapter."""
-        return self.options.adapter is None
 
     def adapted(self, folder: str | Path) -> bool:
         """Return True if `folder` holds an adapter trained with these options."""
@@ -174,14 +126,13 @@ class MatchMaskGenerator(Generator):
         """Return what decides the pixels, besides the mask and the seed."""
         import diffusers
 
-        assert self._adapter_folder is not None  # `prepare` ran
         options = self.options
         return {
             "component": "matchmask",
             "base": options.base,
             "revision": options.revision,
-            "adapter": weights_fingerprint(self._adapter_folder),
-            **{key: getattr(options, key) for key in TRAINED_WITH if key != "resolution"},
+            "adapter": weights_fingerprint(self.adapter_folder),
+            **{key: getattr(options, key) for key in self.trained_with if key != "resolution"},
             "unknown_class": options.unknown_class,
             "preset": options.preset,
             "steps": self.steps,
@@ -198,23 +149,6 @@ class MatchMaskGenerator(Generator):
     def steps(self) -> int:
         """Sampling steps."""
         return self.options.steps or DEFAULT_STEPS[self.options.preset]
-
-    def size_of(self, draw: Draw) -> tuple[int, int]:
-        """Return one key for all masks when images are square, the mask's own size otherwise."""
-        return (0, 0) if self.options.size_mode == "square" else draw.condition.size
-
-    def _generate(self, draws: Sequence[Draw]) -> Sequence[Sample | Refused]:
-        results: dict[int, Sample | Refused] = {}
-        todo: list[int] = []
-        for position, draw in enumerate(draws):
-            reason = self._nothing_to_do(draw)
-            if reason is None:
-                todo.append(position)
-            else:
-                results[position] = Refused(reason)
-        if todo:
-            results |= dict(zip(todo, self._sample([draws[i] for i in todo]), strict=True))
-        return [results[i] for i in range(len(draws))]
 
     def _nothing_to_do(self, draw: Draw) -> str | None:
         mask = draw.condition.mask

@@ -17,8 +17,8 @@ from genaug.labels import LabelSpace
 from genaug.rng import Rng
 from genaug.store.files import make_folder, system_errors, write_whole
 from genaug.types import Sample
+from genaug_diffusion.adapter_folder import TAG
 from genaug_diffusion.curves import save_figure
-from genaug_diffusion.training import TAG
 from genaug_matchmask.probe import Mode, ProbeResult, layer_type, layers_regex, probe
 from genaug_matchmask.task import LayoutTask
 

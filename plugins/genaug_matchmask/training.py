@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,14 +15,17 @@ from genaug.errors import SampleError
 from genaug.labels import LabelSpace
 from genaug.recipe import digest
 from genaug.rng import Rng
-from genaug.store.files import remove_temporary, write_whole
+from genaug.store.files import remove_temporary
 from genaug.types import Sample
+from genaug_diffusion.adapter_folder import TAG
 from genaug_diffusion.base import unet_fingerprint
-from genaug_diffusion.curves import plot_losses
+from genaug_diffusion.curves import PREVIEWS, observer, save_rows
 from genaug_diffusion.images import generation_size
-from genaug_diffusion.training import TAG, AdapterTrainer, TrainingResult
+from genaug_diffusion.selection import Chosen, split, survey
+from genaug_diffusion.training import AdapterTrainer, TrainingResult
 from genaug_matchmask.adapter import CRITICAL_LAYERS, LTAdapter
-from genaug_matchmask.checkpoint import check_weights, save_adapter, training_record
+from genaug_matchmask.adapter_files import FORMAT
+from genaug_matchmask.checkpoint import check_weights, save_adapter
 from genaug_matchmask.task import LayoutTask
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ _DECISIVE = (
     "base", "revision", "resolution", "size_mode", "mask_downsample", "overflow", "unknown_class", "background", "rank",
     "target_modules", "alpha_pool", "dtype", "training",
 )  # fmt: skip
-
-PREVIEWS = "previews"
 
 
 def training_key(generator: MatchMaskGenerator) -> str:
@@ -55,7 +54,7 @@ def is_adapted(generator: MatchMaskGenerator, folder: Path) -> bool:
     Raises:
         AdapterError: It does, but its files are not what was written.
     """
-    record = training_record(folder)
+    record = FORMAT.record(folder)
     if record is None or record.get("key") != training_key(generator):
         return False
     check_weights(folder)
@@ -116,7 +115,7 @@ def adapt(
             identity=digest([data, unet_fingerprint(pipe.unet), model]),
             train=train,
             held_out=held_out,
-            on_checkpoint=_observer(generator, shown, folder, rng),
+            on_checkpoint=observer(folder, partial(_preview, generator, shown, rng) if shown else None),
         )
         result = trainer.run()
         record = _record(generator, result, samples=len(usable), held_out=len(held_out), data=data, rng=rng)
@@ -150,60 +149,14 @@ def attached(generator: MatchMaskGenerator, rng: Rng) -> Iterator[LTAdapter]:
         unet.requires_grad_(False).eval()
 
 
-class Chosen(Sequence[Sample]):
-    """Some samples of a sequence, read when asked for: thousands of images need not be in memory at once."""
-
-    def __init__(self, samples: Sequence[Sample], indices: Sequence[int]) -> None:
-        self.samples, self.indices = samples, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return Chosen(self.samples, self.indices[index])
-        return self.samples[self.indices[index]]
-
-
-def survey(samples: Sequence[Sample], labels: LabelSpace) -> tuple[list[int], str]:
-    """Return the numbers of the samples with a pixel of a named class, and a hash of their ids and pixels."""
-    usable: list[int] = []
-    sha = hashlib.sha256()
-    for number, sample in enumerate(samples):
-        if sample.mask is None or not np.isin(sample.mask, labels.ids).any():
-            continue
-        usable.append(number)
-        sha.update(sample.id.encode() + b"\0")
-        for array in (sample.image, sample.mask):
-            if array is not None:
-                sha.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return usable, sha.hexdigest()[:16]
-
-
-def split(count: int, holdout: float, rng: Rng) -> tuple[list[int], list[int]]:
-    """Split example numbers into training and held out; at least one of each if `holdout` is positive."""
-    kept_out = math.ceil(count * holdout)
-    order = rng.child("holdout").numpy().permutation(count).tolist()
-    return sorted(order[kept_out:]), sorted(order[:kept_out])
-
-
 def _record(generator: MatchMaskGenerator, result: TrainingResult, *, rng: Rng, **counts: Any) -> dict[str, Any]:
     import diffusers
     import peft
 
-    tail = result.losses[-100:]
     return {
         "key": training_key(generator),
         **counts,
-        "steps": len(result.losses),
-        "best_step": result.best_step,
-        "stopped_early": result.stopped_early,
-        "final_loss": sum(tail) / len(tail),
-        "held_out_loss": min((loss for _, loss in result.validation), default=None),
+        **result.summary(),
         "seed": rng.seed,
         "options": generator.options.training.model_dump(mode="json"),
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__, "peft": peft.__version__},
@@ -231,23 +184,8 @@ def _about(generator: MatchMaskGenerator, labels: LabelSpace, record: Mapping[st
     }
 
 
-def _observer(
-    generator: MatchMaskGenerator, samples: Sequence[Sample], folder: Path, rng: Rng
-) -> Callable[[int, TrainingResult], None]:
-    def observe(step: int, result: TrainingResult) -> None:
-        curve = {"losses": [round(v, 6) for v in result.losses], "validation": result.validation}
-        write_whole(folder / "training.json", json.dumps(curve).encode(), tag=TAG)
-        plot_losses(result, folder / "losses.png")
-        if samples:
-            _preview(generator, samples, folder / PREVIEWS / f"step_{step:06d}.png", rng)
-
-    return observe
-
-
-def _preview(generator: MatchMaskGenerator, samples: Sequence[Sample], path: Path, rng: Rng) -> None:
+def _preview(generator: MatchMaskGenerator, samples: Sequence[Sample], rng: Rng, path: Path) -> None:
     """Write rows of real image, mask and an image generated for the mask; its noise is the same at every checkpoint."""
-    from genaug_diffusion.curves import save_rows
-
     labels, training = generator.conditioner.labels, generator.pipe.unet.training
     generator.pipe.unet.eval()
     rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -140,7 +141,7 @@ class ScribbleGenOptions(Options):
             raise ValueError("no encode ratio")
         if min(levels) <= 0:
             raise ValueError("an encode ratio of 0 or less: 0 would only reconstruct the real image")
-        if any(later <= earlier for earlier, later in zip(levels, levels[1:], strict=False)):
+        if any(later <= earlier for earlier, later in itertools.pairwise(levels)):
             raise ValueError("the encode ratios do not ascend")
         return value
 

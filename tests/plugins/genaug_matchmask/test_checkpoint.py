@@ -14,7 +14,7 @@ from genaug import LabelSpace
 from genaug.errors import AdapterError
 from genaug_diffusion.testing import make_pipeline
 from genaug_matchmask.adapter import LTAdapter
-from genaug_matchmask.adapter_files import read_config
+from genaug_matchmask.adapter_files import FORMAT
 from genaug_matchmask.checkpoint import load_adapter, save_adapter
 
 ABOUT = {"labels": LabelSpace({1: "dog"}).to_dict(), "training": {"samples": 4, "steps": 7}}
@@ -102,4 +102,4 @@ def test_damaged_folders_are_refused_and_leave_the_unet_alone(tmp_path, probe_un
     config.unlink()
     refused("no genaug_config.json")
     with pytest.raises(AdapterError, match="no such folder"):
-        read_config(tmp_path / "nowhere")
+        FORMAT.read(tmp_path / "nowhere")

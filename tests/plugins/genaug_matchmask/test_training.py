@@ -18,7 +18,6 @@ from genaug_diffusion.testing import make_pipeline
 from genaug_diffusion.training import AdapterTrainer, Row
 from genaug_matchmask.config import MatchMaskOptions
 from genaug_matchmask.generator import MatchMaskGenerator
-from genaug_matchmask.training import split
 
 
 def make_generator(base: Path, **training) -> MatchMaskGenerator:
@@ -232,14 +231,6 @@ def test_rows_never_mix_sizes_and_depend_on_the_step_alone(samples, tmp_path) ->
     assert 0.4 < np.mean([r.flip for r in everything]) < 0.6
     assert abs(np.mean([r.timestep for r in everything]) - 499.5) < 40
     assert len({r.seed for r in everything}) == len(everything)
-
-
-def test_split_is_drawn_and_complete() -> None:
-    train, held_out = split(20, 0.1, Rng(0))
-    assert len(held_out) == 2
-    assert sorted(train + held_out) == list(range(20))
-    assert split(20, 0.1, Rng(1))[1] != held_out
-    assert split(5, 0.0, Rng(0)) == ([0, 1, 2, 3, 4], [])
 
 
 def test_nothing_labelled_is_an_error(base_folder, tmp_path) -> None:

@@ -1,0 +1,110 @@
+"""A frozen UNet under a trainable ControlNet, and which bases can have one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genaug.errors import ConfigError
+from genaug.rng import Rng
+from genaug_diffusion.base import vae_factor
+from genaug_scribblegen.null_condition import NullCondition
+
+#: Channels of the hint encoder; every one after the first halves the resolution.
+HINT_WIDTHS = (16, 32, 96, 256)
+
+#: Settings of a UNet that a ControlNet copied from it does not have -> the value it takes instead.
+_PLAIN = {
+    "addition_embed_type": None, "class_embed_type": None, "num_class_embeds": None, "encoder_hid_dim_type": None,
+    "time_cond_proj_dim": None, "time_embedding_type": "positional", "conv_in_kernel": 3, "dual_cross_attention": False,
+}  # fmt: skip
+
+
+class ScribbleNetwork(nn.Module):
+    """Predicts noise under a hint: ControlNet and UNet in one call, null condition included.
+
+    Args:
+        unet: The base's, frozen.
+        controlnet: diffusers' own.
+        null: The null condition.
+    """
+
+    def __init__(self, unet: Any, controlnet: Any, null: NullCondition) -> None:
+        super().__init__()
+        # The UNet first: `AdapterTrainer` takes the base's dtype from the first frozen parameter.
+        self.unet, self.controlnet, self.null = unet, controlnet, null
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return what is learned."""
+        found = {f"controlnet.{name}": parameter for name, parameter in self.controlnet.named_parameters()}
+        return found | ({"null_condition": self.null.value} if self.null.value.requires_grad else {})
+
+    def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor, hints: Tensor, dropped: Tensor) -> Tensor:
+        """Return the UNet's prediction ``[B, C, h, w]``, in its dtype.
+
+        Args:
+            latents: ``[B, C, h, w]``, noisy.
+            timesteps: int64 ``[B]``.
+            text: ``[B, T, D]``.
+            hints: ``[B, C_hint, H, W]``, of the size of the images.
+            dropped: bool ``[B]``: rows that see the null condition instead of their hint.
+        """
+        # `where` keeps the null condition in the graph when no row is dropped, as several processes need.
+        null = self.null(tuple(hints.shape[2:])).to(hints.dtype)
+        hints = torch.where(dropped[:, None, None, None], null, hints)
+        inner, outer = self.controlnet.dtype, self.unet.dtype
+        down, middle = self.controlnet(latents.to(inner), timesteps, text.to(inner), hints.to(inner), return_dict=False)
+        prediction: Tensor = self.unet(
+            latents.to(outer),
+            timesteps,
+            text.to(outer),
+            down_block_additional_residuals=tuple(each.to(outer) for each in down),
+            mid_block_additional_residual=middle.to(outer),
+        ).sample
+        return prediction
+
+
+def check_base_takes_controlnet(pipe: Any, base: str) -> None:
+    """Raise `ConfigError` unless a ControlNet can be started from the UNet of `pipe`."""
+    config = pipe.unet.config
+    strange = [f"{key}={config.get(key)!r}" for key, plain in _PLAIN.items() if config.get(key, plain) != plain]
+    if config.in_channels != pipe.vae.config.latent_channels:
+        strange.append(f"{config.in_channels} input channels for {pipe.vae.config.latent_channels} of the autoencoder")
+    if strange:
+        raise ConfigError(
+            f"{base!r} cannot have a ControlNet: its UNet has {', '.join(strange)}",
+            where="generator.base",
+            allowed="a text-to-image Stable Diffusion 1.x or 2.x model, no inpainting or SDXL variant",
+        )
+
+
+def start_controlnet(pipe: Any, channels: int, rng: Rng, *, base: str) -> Any:
+    """Return a float32 ControlNet that starts from the base's UNet; its zero convolutions change nothing yet.
+
+    The hint encoder brings hints from image size to latent size: eight times smaller with diffusers' four widths, and
+    with one width less or more for each halving that the base's autoencoder has less or more.
+
+    Args:
+        pipe: The base pipeline.
+        channels: Of the hint.
+        rng: Of the hint encoder's first weights; the global random state stays as it is.
+        base: Its name, for errors.
+
+    Raises:
+        ConfigError: diffusers cannot start one from this UNet.
+    """
+    from diffusers import ControlNetModel
+
+    halvings = vae_factor(pipe).bit_length() - 1
+    widths = (HINT_WIDTHS + HINT_WIDTHS[-1:] * halvings)[: halvings + 1]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(rng.integer())
+        try:
+            controlnet = ControlNetModel.from_unet(
+                pipe.unet, conditioning_channels=channels, conditioning_embedding_out_channels=widths
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
+            raise ConfigError(f"{base!r} cannot have a ControlNet: {error}", where="generator.base") from error
+    return controlnet.to(pipe.unet.device, torch.float32).requires_grad_(True)
