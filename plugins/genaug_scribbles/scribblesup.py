@@ -120,8 +120,8 @@ class ScribbleSupSource(FolderSource):
         if _VOC.get(tag) in joined:
             table = ", ".join(f"{old}: {joined[new]}" for old, new in _VOC.items() if new in joined)
             return f"ScribbleSup calls classes of VOC in its own way: set data.tags to {{{table}}}"
-        hint = did_you_mean(tag, names).rstrip(".")
-        return f"{hint} Set data.tags to {{{tag}: <class>}}, or to {{{tag}: null}} to leave its strokes out"
+        hint = did_you_mean(tag, names)
+        return f"{hint}{'' if hint.endswith('?') else '.'} Set data.tags to {{{tag}: <class>}}, or to {{{tag}: null}} to leave its strokes out"
 
     def _wrong_points(
         self, annotation: Annotation, size: tuple[int, int], name: str, notes: list[Finding]
