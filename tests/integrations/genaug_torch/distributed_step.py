@@ -42,6 +42,16 @@ class QueryStudent(nn.Module):
         return self.classes.expand(len(images), -1, -1), self.dense(images)
 
 
+def smoothness(seen):
+    alike = (-(seen.images[..., 1:] - seen.images[..., :-1]).square().sum(1)).exp()
+    probs = seen.predictions.probs()
+    return (alike * (probs[..., 1:] - probs[..., :-1]).square().sum(1)).sum((1, 2)).mean()
+
+
+def sureness(seen):
+    return seen.predictions.entropy().mean()
+
+
 def take_steps():
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.set_default_dtype(torch.float64)
@@ -51,12 +61,17 @@ def take_steps():
     unlabelled[0] += 0.5
     labels = torch.randint(K, (5, 8, 8), generator=generator)
     labels[3:, :4] = 255
+    more = {}
+    if sys.argv[3] == "scribbles":
+        labels[:, :, :6] = labels[:, 1:] = 255  # two pixels of each image
+        labels[1:] = 255  # and of the first image only: of the first process
+        more["regularizers"] = {"smooth": (2.0, smoothness), "sure": sureness}
     own, other = SHARES[world][rank]
     recipe = json.loads(sys.argv[2])
     queries = recipe.get("supervised", {}).get("loss") == "set"
     student = DistributedDataParallel(QueryStudent() if queries else Student())
     optimizer = torch.optim.SGD(student.parameters(), lr=1e-3)
-    step = SemiSupervisedStep(student, recipe, kind="queries" if queries else "logits", num_classes=K)
+    step = SemiSupervisedStep(student, recipe, kind="queries" if queries else "logits", num_classes=K, **more)
     for number in range(2):
         optimizer.zero_grad()
         backward = torch.Tensor.backward if number else None  # both ways, one after the other

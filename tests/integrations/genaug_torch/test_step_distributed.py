@@ -12,10 +12,10 @@ import torch
 SCRIPT = Path(__file__).parent / "distributed_step.py"
 
 
-def outcome(folder, processes, recipe):
+def outcome(folder, processes, recipe, labels="masks"):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command = [*launcher, str(SCRIPT), str(folder / f"{processes}"), json.dumps(recipe)]
+    command = [*launcher, str(SCRIPT), str(folder / f"{processes}"), json.dumps(recipe), labels]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(folder / f"{processes}.pt")
@@ -52,6 +52,17 @@ def test_two_processes_equal_one(tmp_path, recipe):
     one, two = outcome(tmp_path, 1, recipe), outcome(tmp_path, 2, recipe)
     assert one["kept"] == [[True, False, False, False, False]]
     assert two["kept"] == [[True, False], [False, False, False]]  # the second process keeps nothing
+    assert_equal(one, two)
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_equal_one_with_scribbles_and_regularizers(tmp_path):
+    """The second process has no labelled pixel at all, and four of the five labelled images."""
+    recipe = {**fixmatch("valid"), "supervised": {"loss": "ohem", "ohem_min_kept": 1000}}
+    assert_equal(outcome(tmp_path, 1, recipe, "scribbles"), outcome(tmp_path, 2, recipe, "scribbles"))
+
+
+def assert_equal(one, two):
     assert max(float(g.abs().max()) for g in one["gradients"]) > 1e-3
     for mine, other in zip(one["gradients"], two["gradients"], strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-10)
