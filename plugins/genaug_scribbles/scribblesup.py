@@ -120,8 +120,9 @@ class ScribbleSupSource(FolderSource):
         if _VOC.get(tag) in joined:
             table = ", ".join(f"{old}: {joined[new]}" for old, new in _VOC.items() if new in joined)
             return f"ScribbleSup calls classes of VOC in its own way: set data.tags to {{{table}}}"
-        hint = did_you_mean(tag, names)
-        return f"{hint}{'' if hint.endswith('?') else '.'} Set data.tags to {{{tag}: <class>}}, or to {{{tag}: null}} to leave its strokes out"
+        near = did_you_mean(tag, names)
+        end = "" if near.endswith("?") else "."
+        return f"{near}{end} Set data.tags to {{{tag}: <class>}}, or to {{{tag}: null}} to leave its strokes out"
 
     def _wrong_points(
         self, annotation: Annotation, size: tuple[int, int], name: str, notes: list[Finding]
