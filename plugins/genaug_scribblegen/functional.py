@@ -36,7 +36,7 @@ def timestep_grid(ratio: float, steps: int, total: int, grid: Grid = "paper") ->
         total: T, timesteps of the base.
         grid: ``paper``: ``floor(ratio T n / N) - 1`` for n = 1..N (Algorithm 1, from 0), started from the last of them.
             ``released``: ``linspace(0, ratio T, N + 1)`` without its end, truncated, plus 1, started from
-            ``int((T - 1) ratio)``, which is above all of them.
+            ``int((T - 1) ratio)``, which is above them unless there are nearly as many steps as timesteps.
 
     Returns:
         Timesteps int64 ``[N]``, strictly ascending in ``[0, T)``; fewer where ``ratio T < N`` makes some coincide.

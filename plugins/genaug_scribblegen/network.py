@@ -107,4 +107,4 @@ def start_controlnet(pipe: Any, channels: int, rng: Rng, *, base: str) -> Any:
             )
         except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
             raise ConfigError(f"{base!r} cannot have a ControlNet: {error}", where="generator.base") from error
-    return controlnet.to(pipe.unet.device, torch.float32).requires_grad_(True)
+    return controlnet.to(pipe.unet.device).requires_grad_(True)  # float32, as it was made
