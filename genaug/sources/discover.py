@@ -17,7 +17,7 @@ _PICTURES = FolderOptions.model_fields["image_suffixes"].default
 _DEPTH = 4
 _IMAGE = re.compile(r"(jpeg|rgb|raw|left)?(image|img|photo|picture|input)s?(8bit)?|jpegs?|rgb", re.IGNORECASE)
 _MASK = re.compile(
-    r"masks?|label(train)?(id|map)?s?|annot(ation)?s?|seg(mentation)?s?(class)?(aug)?|gt(fine)?s?|ground_?truths?|targets?",
+    r"masks?|scribbles?|label(train)?(id|map)?s?|annot(ation)?s?|seg(mentation)?s?(class)?(aug)?|gt(fine)?s?|ground_?truths?|targets?",
     re.IGNORECASE,
 )
 _SPLIT = re.compile(r"train(ing|val)?|val(idation)?|dev|test(ing)?", re.IGNORECASE)
@@ -172,6 +172,7 @@ def _rank(root: Path, pairing: Pairing) -> tuple[object, ...]:
         bool(_HELD_OUT.search(text)),
         "train" not in text.lower(),
         _kind(root, pairing.images) != "image",
+        "scribble" in pairing.masks.name.lower(),  # whoever has full masks too wants those
         -len(pairing.ids),
         text,
         str(pairing.masks),

@@ -33,6 +33,8 @@ def lay(root: Path, *names: str) -> Path:
         (["data/a.jpg", "data/a.png", "data/b.jpg", "data/b.png"], "data", "data", ".png", (".jpg",)),
         (["a.png", "a_mask.png", "b.png", "b_mask.png"], ".", ".", "_mask.png", (".png",)),
         (["train-org-img/a.jpg", "train-label-img/a_lab.png"], "train-org-img", "train-label-img", "_lab.png", None),
+        (["images/a.jpg", "scribbles/a.png"], "images", "scribbles", ".png", None),
+        (["JPEGImages/a.jpg", "pascal_2012_scribble/a.png", "targets/a.png"], "JPEGImages", "targets", ".png", None),
         (["sat/a_sat.jpg", "sat/b_sat.jpg", "gt/a_mask.png", "gt/b_mask.png"], "sat", "gt", "_mask.png", ("_sat.jpg",)),
     ],
 )  # fmt: skip
