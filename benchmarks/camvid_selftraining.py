@@ -36,6 +36,8 @@ def main() -> None:
     arguments.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     arguments.add_argument("--threads", type=int, default=1)
     options = arguments.parse_args()
+    if "supervised" not in options.arms:
+        arguments.error("--arms needs supervised, which the others are compared with")
     torch.set_num_threads(options.threads)
     frames = read(options.data)
     near, held_out = blocks(frames)
