@@ -18,6 +18,7 @@ from genaug.errors import ConfigError, StoreError
 from genaug.store import SampleStore
 from genaug_torch import EncodeRatioDataset, MixedDataset, StoreDataset, encode_ratio_at
 from genaug_torch.encode_ratio import _nearest
+from genaug_torch.workers import _transforms
 
 # More workers than cores are slow, not wrong.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -322,3 +323,16 @@ def test_wrapped_datasets_hear_of_the_epoch(whole):
     mixed = MixedDataset(Subset(one, [0, 1]), ConcatDataset([two, Subset(three, [0])]), ratio=1)
     mixed.set_epoch(2)
     assert [dataset.level(0) for dataset in (one, two, three)] == [1.0] * 3
+
+
+def test_seed_worker_finds_the_transform(whole):
+    class Transform:
+        def set_random_seed(self, seed):
+            pass
+
+        def __call__(self, sample):
+            return sample.id
+
+    transform = Transform()
+    mixed = MixedDataset(["a"], EncodeRatioDataset(whole, transform=transform), ratio=1)
+    assert list(_transforms(mixed, set())) == [transform]

@@ -206,3 +206,12 @@ def test_supervised_training_with_scribbles(loss):
         step.update()
         found.append(float(value.detach()))
     assert found[-1] < found[0] / 2
+
+
+def test_the_blank_pixels_of_scribbled_images_may_get_pseudo_labels():
+    images, labels, _ = data()
+    step = make("fixmatch")
+    loss, figures = step(images, labels, images)
+    loss.backward()
+    assert math.isfinite(float(loss.detach()))
+    assert float(figures["kept"]) > float((labels != IGNORE).float().mean())
