@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genaug.errors import SampleError
+from genaug.pieces import entropy_map, finite_map
 
 #: ``scores`` are class scores of a mask classifier: not negative, they need not sum to 1 and may exceed it.
 Kind = Literal["logits", "log_probs", "probs", "scores"]
@@ -49,10 +50,7 @@ class Predictions:
 
     def finite(self) -> Tensor:
         """Return bool ``[B, H, W]``: where no class has NaN or infinity (-inf is a log-probability)."""
-        bad = ~torch.isfinite(self.values)
-        if self.kind == "log_probs":
-            bad &= self.values != -torch.inf
-        return ~bad.any(1)
+        return finite_map(self.values, lowest=self.kind == "log_probs")
 
     def log_probs(self) -> Tensor:
         """Return log-probabilities ``[B, K, H, W]``, float32 (float64 stays), whose exponentials sum to 1.
@@ -87,7 +85,12 @@ class Predictions:
         return (top.exp() if self.kind == "log_probs" else top), classes
 
     def entropy(self) -> Tensor:
-        """Return the entropy float ``[B, H, W]`` in nats, in ``[0, ln K]``."""
+        """Return the entropy float ``[B, H, W]`` in nats, in ``[0, ln K]``; NaN where the values are not finite.
+
+        Without a gradient to keep, nothing of the size of the values is made.
+        """
+        if not (torch.is_grad_enabled() and self.values.requires_grad):
+            return entropy_map(self.values, logarithmic=self.kind in ("logits", "log_probs"))
         log_probs = self.log_probs()
         return -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(1)
 

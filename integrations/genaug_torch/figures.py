@@ -26,10 +26,10 @@ def label_figures(
         pixel; ``flip_rate``, share of kept pixels whose target is not the teacher's own class; ``entropy``, mean
         entropy of the teacher over valid pixels, in nats.
     """
-    count = predictions.num_classes
-    inside = predictions.finite() if valid is None else valid & predictions.finite()
+    count, finite = predictions.num_classes, predictions.finite()
+    inside = finite if valid is None else valid & finite
     kept = (targets.weights > 0) & inside & (targets.hard != ignore_index)
-    predicted = predictions.confidence()[1] if targets.predicted is None else targets.predicted
+    predicted = predictions.values.argmax(1) if targets.predicted is None else targets.predicted
     # A pixel below the threshold may have no target of its own: it counts with the class that the teacher sees.
     classes = torch.where(targets.hard == ignore_index, predicted, targets.hard)
     # Whole numbers: float32 stops counting at 16,777,216 pixels of a class.
@@ -46,5 +46,5 @@ def label_figures(
         "kept_by_class": kept_per_class / per_class,
         "live_classes": (kept_per_class > 0).sum(),
         "flip_rate": (kept & (targets.hard != predicted)).sum() / kept_pixels,
-        "entropy": entropy.sum() / inside.sum().clamp_min(1),
+        "entropy": entropy.nansum() / inside.sum().clamp_min(1),
     }

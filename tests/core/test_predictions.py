@@ -53,6 +53,23 @@ def test_impossible_classes_have_no_entropy_and_a_smallest_probability():
     assert torch.isfinite(Predictions(probs, "probs").log_probs()).all()
 
 
+def test_entropy_with_a_gradient_is_the_same_and_has_one():
+    for predictions in all_kinds(logits_of(4)):
+        values = predictions.values.clone().requires_grad_()
+        found = Predictions(values, predictions.kind).entropy()
+        torch.testing.assert_close(found.detach(), predictions.entropy())
+        assert torch.autograd.gradcheck(lambda v, kind=predictions.kind: Predictions(v, kind).entropy(), values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_largest_numbers_are_finite(dtype):
+    values = torch.full((1, 40, 2, 2), torch.finfo(dtype).max, dtype=dtype)
+    assert Predictions(values, "logits").finite().all()
+    assert not Predictions(values * 2, "logits").finite().any()
+    assert Predictions(-2 * values, "log_probs").finite().all()
+    assert not Predictions(2 * values, "log_probs").finite().any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_widened(dtype):
     predictions = Predictions(logits_of(0).to(dtype), "logits")

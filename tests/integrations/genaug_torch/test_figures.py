@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
+from memory_ledger import Ledger
 
+from genaug import pieces
 from genaug.predictions import Predictions, PseudoTargets
 from genaug_torch.figures import label_figures
 
@@ -46,3 +48,19 @@ def test_counts_of_large_batches_are_exact():
     weights[:, :, : side // 2] = 0
     figures = label_figures(PseudoTargets(hard, weights, predicted=hard), Predictions(values, "probs"))
     assert float(figures["kept_by_class"]) == 0.5
+
+
+@pytest.mark.parametrize("kind", ["logits", "log_probs", "probs", "scores"])
+def test_figures_make_nothing_of_the_size_of_the_predictions(kind, monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_CPU", 1 << 12)
+    probs = torch.randn(2, 30, 40, 40, generator=torch.Generator().manual_seed(0)).softmax(1)
+    values = probs if kind in ("probs", "scores") else probs.log()
+    hard = probs.argmax(1)
+    for targets in (
+        PseudoTargets(hard, torch.ones(2, 40, 40)),
+        PseudoTargets(hard, torch.ones(2, 40, 40), None, None, hard),
+    ):
+        with Ledger() as seen:
+            figures = label_figures(targets, Predictions(values, kind))
+        assert max(seen.made) <= max(1 << 12, hard.numel())
+        torch.testing.assert_close(figures["entropy"], -(probs * probs.log()).sum(1).mean())

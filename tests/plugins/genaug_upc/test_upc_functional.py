@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genaug import pieces
 from genaug.errors import SampleError
 from genaug.predictions import Predictions
-from genaug_upc import functional
 from genaug_upc.functional import (
     entropy_map,
     ignored_share,
@@ -130,7 +130,7 @@ def test_pieces_change_nothing_and_a_map_does_not_depend_on_the_batch(monkeypatc
         assert torch.equal(entropy_map(part), whole[images])
         assert torch.equal(margin_map(part), margin_map(predictions)[images])
         assert torch.equal(patch_scores(whole[images], 4), patch_scores(whole, 4)[images])
-    monkeypatch.setattr(functional, "PIECE_CPU", 7 * 29 * 2)
+    monkeypatch.setattr(pieces, "PIECE_CPU", 7 * 29 * 2)
     torch.testing.assert_close(entropy_map(predictions), whole)
 
 
