@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def save_adapter(
     state = {name: value.detach().cpu().contiguous() for name, value in network.controlnet.state_dict().items()}
     files = {
         WEIGHTS: save(state, metadata={"format": "pt"}),
-        CONTROLNET_CONFIG: network.controlnet.to_json_string().encode(),
+        CONTROLNET_CONFIG: text_file(_config(network.controlnet)),
         NULL: save({KEY: network.null.value.detach().cpu().contiguous()}, metadata={"genaug_format": FORMAT.version}),
         CARD: text_file(_card(base, about)),
     }
@@ -112,6 +113,13 @@ def _check_hint(trained: Mapping[str, Any], codec: HintCodec, labels: LabelSpace
                 where=where,
                 hint="Use the class table that it was trained with, or adapt again",
             )
+
+
+def _config(controlnet: Any) -> str:
+    """Return what diffusers' `save_pretrained` writes, without the folder that a model was loaded from."""
+    config = json.loads(controlnet.to_json_string())
+    config.pop("_name_or_path", None)
+    return json.dumps(config, indent=2, sort_keys=True)
 
 
 def _card(base: str, about: Mapping[str, Any]) -> str:

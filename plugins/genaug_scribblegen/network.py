@@ -106,5 +106,6 @@ def start_controlnet(pipe: Any, channels: int, rng: Rng, *, base: str) -> Any:
                 pipe.unet, conditioning_channels=channels, conditioning_embedding_out_channels=widths
             )
         except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
-            raise ConfigError(f"{base!r} cannot have a ControlNet: {error}", where="generator.base") from error
+            why = " ".join(str(error).split())
+            raise ConfigError(f"{base!r} cannot have a ControlNet: {why}", where="generator.base") from error
     return controlnet.to(pipe.unet.device).requires_grad_(True)  # float32, as it was made

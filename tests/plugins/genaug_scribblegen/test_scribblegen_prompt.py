@@ -1,0 +1,83 @@
+"""Prompts: names in order, what has none, what finds no room."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from genaug import LabelSpace
+from genaug.errors import SampleError
+from genaug_diffusion.testing import make_pipeline
+from genaug_diffusion.text import PromptEncoder
+from genaug_scribblegen.config import ScribbleGenOptions
+from genaug_scribblegen.prompt import ScribblePrompt, ScribblePrompter
+
+START = "a high-quality, detailed, and professional image"
+
+
+@pytest.fixture(scope="module")
+def encoder() -> PromptEncoder:
+    return PromptEncoder(make_pipeline())
+
+
+def scribble(**pixels: int) -> np.ndarray:
+    """A scribble with so many pixels of ``i<id>``."""
+    mask = np.full((40, 40), 255, np.uint8)
+    flat, start = mask.reshape(-1), 0
+    for name, count in pixels.items():
+        flat[start : start + count] = int(name[1:])
+        start += count
+    return mask
+
+
+def test_names_come_in_ascending_order_and_background_has_none(encoder) -> None:
+    labels = LabelSpace({0: "background", 4: " cat", 2: "potted plant", 9: "cat"})
+    prompter = ScribblePrompter(encoder, labels, ScribbleGenOptions())
+    full = prompter.prompt(scribble(i9=7, i4=3, i0=9, i2=1), where="x")
+    assert full == ScribblePrompt(f"{START} of potted plant, cat")  # two classes called cat: said once
+    assert prompter.prompt(scribble(i0=9), where="x").text == START
+    assert prompter.prompt(scribble(), where="x").text == START
+    bare = ScribblePrompter(encoder, labels, ScribbleGenOptions(class_names=False, prompt="a photo"))
+    assert bare.prompt(scribble(i4=5), where="x").text == "a photo"
+
+
+def test_names_without_room_are_left_out_by_area_and_a_warning_says_so_once(encoder, caplog) -> None:
+    labels = LabelSpace({i: f"zebra crossing {i}" for i in range(8)})
+    options = ScribbleGenOptions(prompt="a photo")
+    prompter = ScribblePrompter(encoder, labels, options)
+    mask = scribble(**{f"i{i}": 5 + (3 * i) % 8 for i in range(8)})  # areas 5, 8, 11, 6, 9, 12, 7, 10
+    found = prompter.prompt(mask, where="sample a")
+    order = [5, 2, 7, 4, 1, 6, 3, 0]
+    kept = len(order) - len(found.dropped)
+    assert 1 < kept < 8
+    assert found.text == "a photo of " + ", ".join(labels.names[i] for i in order[:kept])
+    assert set(found.dropped) == set(order[kept:])
+    assert encoder.fits(found.text)
+    assert not encoder.fits(found.text + f", {labels.names[order[kept]]}")
+    assert prompter.prompt(mask, where="sample b") == found
+    assert len([m for m in caplog.messages if "no room for" in m]) == 1
+    assert "sample a: the prompt has no room for zebra crossing" in caplog.text
+    few = prompter.prompt(scribble(i7=3, i2=9), where="x")
+    assert few.text == "a photo of zebra crossing 2, zebra crossing 7"  # ascending where all fit
+
+
+def test_ids_outside_the_class_table(encoder) -> None:
+    labels, mask = LabelSpace({1: "dog"}), scribble(i1=5, i77=3)
+    strict = ScribblePrompter(encoder, labels, ScribbleGenOptions())
+    with pytest.raises(SampleError, match=r"sample u.*ids without a name: \[77\].*unknown_class: ignore"):
+        strict.prompt(mask, where="sample u")
+    lax = ScribblePrompter(encoder, labels, ScribbleGenOptions(unknown_class="ignore"))
+    assert lax.prompt(mask, where="x").text == f"{START} of dog"
+    assert np.array_equal(lax.supervising(mask), np.where(mask == 77, 255, mask))
+    clean = scribble(i1=5)
+    assert lax.supervising(clean) is clean
+
+
+def test_the_encoder_keeps_the_latest_prompts_and_cuts_long_ones(encoder) -> None:
+    ids = encoder.tokens("a dog")
+    assert ids.shape == (1, 77)
+    assert encoder.embed(ids).shape == (77, 32)
+    assert encoder.embed(ids) is encoder.embed(encoder.tokens("a dog"))
+    assert encoder.fits("a dog")
+    assert not encoder.fits("zebra " * 80)
+    assert encoder.tokens("zebra " * 80).shape == (1, 77)
