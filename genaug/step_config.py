@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from genaug.component_config import ComponentConfig
 
+#: Who changes images: the first library that is installed, a certain one, our own torch operations, or nobody.
+Library = Literal["auto", "albumentations", "torchvision", "kornia", "builtin", "none"]
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -68,10 +71,24 @@ class SupervisedConfig(_Part):
 
 
 class ViewsConfig(_Part):
-    """How the strong view is made from the weak one; the weak one is what the loader gives."""
+    """How the weak view is made from the loader's image, and the strong one from the weak."""
 
-    strong: Literal["auto", "albumentations", "builtin", "none"] = Field(
-        "auto", description="Library for the photometric changes: albumentations where it is installed, else our own."
+    weak: Library = Field(
+        "none",
+        description="Random scale, padding, crop and flip of labelled and unlabelled images, and the library that "
+        "resamples them; 'none' when the loader has done it.",
+    )
+    scale: tuple[float, float] = Field(
+        (0.5, 2.0), description="Weak: smallest and largest factor of both sides (SENSE, UniMatch)."
+    )
+    crop: int | tuple[int, int] | None = Field(
+        None, description="Weak: side, or height and width, of the crop in pixels; the loader's size when absent."
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="Weak: probability of a horizontal flip.")
+    strong: Library = Field(
+        "auto",
+        description="Library for the photometric changes. 'auto' takes the first that is installed of albumentations "
+        "(images on the CPU only), torchvision and kornia, else our own.",
     )
     jitter: float = Field(0.8, ge=0, le=1, description="Probability of colour jitter (all papers here).")
     gray: float = Field(0.2, ge=0, le=1, description="Probability of a gray image.")
@@ -80,6 +97,20 @@ class ViewsConfig(_Part):
     contrast: float = Field(0.5, ge=0, description="Range of the contrast factor.")
     saturation: float = Field(0.5, ge=0, description="Range of the saturation factor.")
     hue: float = Field(0.25, ge=0, le=0.5, description="Range of the hue shift, in turns.")
+
+    @field_validator("scale")
+    @classmethod
+    def _range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 10:
+            raise ValueError("two numbers above 0 and at most 10, the smaller one first")
+        return value
+
+    @field_validator("crop")
+    @classmethod
+    def _sides(cls, value: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
+        if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
+            raise ValueError("sides of at least 1 pixel")
+        return value
 
 
 class TermConfig(_Part):

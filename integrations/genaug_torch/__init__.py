@@ -10,6 +10,7 @@ from genaug_torch.step import SemiSupervisedStep
 from genaug_torch.store_dataset import StoreDataset
 from genaug_torch.teacher import EmaTeacher
 from genaug_torch.views import StrongView
+from genaug_torch.weak_views import WeakView
 from genaug_torch.workers import seed_worker
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "SetLoss",
     "StoreDataset",
     "StrongView",
+    "WeakView",
     "encode_ratio_at",
     "project_queries",
     "seed_worker",
