@@ -43,8 +43,12 @@ def check_classes(labels: Tensor, num_classes: int, ignore_index: int) -> None:
         )
 
 
-def weak_and_strong(unlabeled: Views | None) -> tuple[Tensor, Tensor | None]:
+def weak_and_strong(unlabeled: Views | None, *, made_here: bool = False) -> tuple[Tensor, Tensor | None]:
     """Return weak views and strong ones or None; loaders make lists of what datasets give as tuples.
+
+    Args:
+        unlabeled: What the step was called with.
+        made_here: The step makes the weak views, of which strong ones made before would not have the geometry.
 
     Raises:
         SampleError: There are none, or they have no such form.
@@ -62,6 +66,9 @@ def weak_and_strong(unlabeled: Views | None) -> tuple[Tensor, Tensor | None]:
         )
     if not len(views[0]):
         raise SampleError("no unlabelled image in the batch", where=where, allowed="at least one")
+    if made_here and len(views) == 2:
+        hint = "Pass the images alone, or set views.weak to none"
+        raise SampleError("strong views of images whose weak views are made here", where=where, hint=hint)
     for view in views:
         _check_float(view, "unlabelled images")
     return views[0], views[1] if len(views) == 2 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,7 @@ from genaug_torch.state import counters
 from genaug_torch.teacher import EmaTeacher, unwrap
 from genaug_torch.terms import check_terms, set_losses, takes_strong, term_name
 from genaug_torch.views import StrongView
+from genaug_torch.weak_views import WeakView
 
 Backward = Callable[[Tensor], object]
 Figures = dict[str, Tensor]
@@ -70,7 +72,7 @@ class SemiSupervisedStep:
         align_corners: How your model resizes: for outputs of a lower stride, teacher's and student's, and for the
             images of a term's ``scales``. Labelers that ask the teacher at several sizes have an option of that name.
         query_order: For ``kind="queries"``, see `OutputReader`.
-        mean: Of the normalisation that the loader has done, see `StrongView`.
+        mean: Of the normalisation that the loader has done, see `StrongView` and `WeakView`.
         std: Likewise.
         strong_view: Your own photometric transform, see `StrongView`.
         overrides: ``dotted.key=value`` changes of the recipe, e.g. ``["teacher.ema=0.99"]``.
@@ -114,6 +116,7 @@ class SemiSupervisedStep:
         self.model = model
         self.teacher = EmaTeacher(model, decay=config.teacher.ema, ramp=config.teacher.ramp)
         self.strong = StrongView(config.views, mean=mean, std=std, transform=strong_view)
+        self.weak = WeakView(config.views, mean=mean, std=std, ignore_index=self.ignore_index)
         context = self.recipe.context()
         self.labeler = self.recipe.labeler(context) if config.terms else None
         self.mixers = self.recipe.mixers(context)
@@ -137,6 +140,7 @@ class SemiSupervisedStep:
         *,
         valid: Tensor | None = None,
         labeled_valid: Tensor | None = None,
+        donors: tuple[Tensor, Tensor] | None = None,
         backward: Backward | None = None,
     ) -> tuple[Tensor, Figures]:
         """Return the loss of one step, and figures.
@@ -147,9 +151,12 @@ class SemiSupervisedStep:
                 be ignored: with scribbles the labelled loss is cross-entropy over the labelled pixels alone.
             unlabeled: Weak views ``[M, 3, H, W]`` of unlabelled images; or weak and strong views of the same geometry,
                 as a pair. Terms that mix weak views (``mix_at: weak``) make their strong ones themselves. None only
-                during burn-in or for recipes without terms.
+                during burn-in or for recipes without terms. With ``views.weak`` the step makes the weak views, of
+                these and of all other images, and of labels and padding alike.
             valid: bool ``[M, H, W]``, False where `unlabeled` is padding.
             labeled_valid: bool ``[B, H, W]``, False where `images` are padding, whatever `labels` say there.
+            donors: Other labelled images ``[N, 3, H, W]`` and their labels, from which mixers paste in place of
+                `images`: the whole labelled set, or a batch of a second loader over it.
             backward: Called with each part of the loss as soon as it is known, e.g. ``Tensor.backward`` or
                 ``accelerator.backward``. The activations of only one forward pass are then in memory at a time; the
                 gradients are the same, because the loss is a sum. The returned loss is then without a graph.
@@ -161,12 +168,16 @@ class SemiSupervisedStep:
 
         Raises:
             SampleError: Shapes, labels or numbers of classes do not fit.
+            ConfigError: There are donors, but no mixer that pastes labelled images.
         """
-        labeled = self._labeled(images, labels, labeled_valid)
+        labeled = self._labeled(images, labels, labeled_valid, "labeled")
         parts: list[Part] = [partial(self._supervised, labeled)]
         figures: Figures = {}
+        if donors is not None and not any(mixer and mixer.partner == "labeled" for mixer in self.mixers):
+            raise ConfigError("no mixer of the recipe pastes labelled images", where="donors")
         if self.recipe.config.terms and self.updates >= self.recipe.config.supervised.burn_in:
-            parts += self._terms(labeled, unlabeled, valid, figures)
+            partner = labeled if donors is None else self._labeled(*donors, None, "donors")
+            parts += self._terms(partner, unlabeled, valid, figures)
         losses: list[Tensor] = []
         for number, part in enumerate(parts):
             with self._synchronised(backward is None or number == len(parts) - 1):
@@ -209,14 +220,21 @@ class SemiSupervisedStep:
 
     # ------------------------------------------------------------------ parts
 
-    def _labeled(self, images: Tensor, labels: Tensor, valid: Tensor | None) -> Batch:
-        """Return the labelled images as a batch; what is padding or has no label weighs nothing."""
+    @property
+    def _rng(self) -> Rng:
+        return Rng(self.recipe.config.seed).child("step", self.calls)
+
+    def _labeled(self, images: Tensor, labels: Tensor, valid: Tensor | None, name: str) -> Batch:
+        """Return weak views of labelled images as a batch; what is padding or has no label weighs nothing."""
         check_labeled(images, labels, valid)
         if valid is not None:
             labels = labels.masked_fill(~valid, self.ignore_index)
         if not self.calls or labels.device.type == "cpu":  # once is enough to see a wrong class table
             check_classes(labels, self.num_classes, self.ignore_index)
-        return Batch(images, labels, weights=(labels != self.ignore_index).float(), valid=valid)
+        batch = Batch(images, labels, weights=(labels != self.ignore_index).float(), valid=valid)
+        if self.recipe.config.views.weak == "none":
+            return batch
+        return self.weak(replace(batch, first=self._first(len(batch))), rng=self._rng.child("weak", name))
 
     def _supervised(self, labeled: Batch) -> Figures:
         config, labels = self.recipe.config.supervised, labeled.targets
@@ -236,12 +254,14 @@ class SemiSupervisedStep:
             found |= self.regularizers(seen, group=self.group)
         return found
 
-    def _terms(self, labeled: Batch, unlabeled: Views | None, valid: Tensor | None, figures: Figures) -> Iterator[Part]:
+    def _terms(self, partner: Batch, unlabeled: Views | None, valid: Tensor | None, figures: Figures) -> Iterator[Part]:
         """Return the parts of the loss on unlabelled images; a term has one part a scale."""
         assert self.labeler is not None  # the recipe has terms
-        weak, given = weak_and_strong(unlabeled)
+        images, given = weak_and_strong(unlabeled, made_here=self.recipe.config.views.weak != "none")
+        batch = Batch(images, valid=valid, first=self._first(len(images)))
+        batch = self.weak(batch, rng=self._rng.child("weak", "unlabeled"))
         with torch.no_grad():
-            predictions = self.labeler.predict(self._teacher, weak)
+            predictions = self.labeler.predict(self._teacher, batch.images)
         if predictions.num_classes != self.num_classes:
             raise SampleError(f"the teacher has {predictions.num_classes} classes, the labels {self.num_classes}")
         if not self._looked:
@@ -249,12 +269,12 @@ class SemiSupervisedStep:
             warn_of_kind(predictions, stacklevel=4)
             if given is not None and not any(takes_strong(term) for term in self.recipe.config.terms):
                 warnings.warn("no term of the recipe uses the strong views that were passed", stacklevel=3)
-        rng = Rng(self.recipe.config.seed).child("step", self.calls)
+        rng = self._rng
         a_round = Round(
             self.labeler,
             self.strong,
-            Batch(weak, valid=valid, predictions=predictions, first=self._first(len(weak))),
-            labeled,
+            replace(batch, predictions=predictions),
+            partner,
             rng,
             self.ignore_index,
             self.group,
@@ -263,9 +283,9 @@ class SemiSupervisedStep:
         )
         for number, (term, mixer) in enumerate(zip(self.recipe.config.terms, self.mixers, strict=True)):
             name = term_name(term, number)
-            batch = cache(partial(a_round.mixed, term, mixer, rng.child("term", number)))
+            mixed = cache(partial(a_round.mixed, term, mixer, rng.child("term", number)))
             for scale in term.scales:
-                yield partial(self._term, name, term, batch, scale)
+                yield partial(self._term, name, term, mixed, scale)
 
     def _term(self, name: str, term: TermConfig, batch: Callable[[], Batch], scale: float) -> Figures:
         mixed = batch()
@@ -283,7 +303,7 @@ class SemiSupervisedStep:
         layers = self.read.layers(output)
         self._same_classes(layers[0][0].shape[-1] - 1)
         sets = to_set_targets(targets, ignore_index=self.ignore_index)
-        rng = Rng(self.recipe.config.seed).child("step", self.calls, "points", name)
+        rng = self._rng.child("points", name)
         loss: Tensor = self.set_losses[name](layers, sets, rng=rng, group=self.group)
         return loss
 
