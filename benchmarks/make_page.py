@@ -14,6 +14,8 @@ from scipy import stats  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
+#: Further figures of a row and their units: mIoU of the teacher, share of pixels with a pseudo-label, processor time.
+MORE = {"teacher": "share", "kept": "share", "cost": "x"}
 BEGIN, END = "<!-- begin: written by benchmarks/make_page.py -->", "<!-- end -->"
 
 
@@ -40,8 +42,10 @@ def number(value: float | None, unit: str) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the rows as a Markdown table; rows with a standard deviation show it."""
-    lines = ["| what | value | spread | baseline | ratio | runs |", "|---|---|---|---|---|---|"]
+    """Return the rows as a Markdown table; rows with a standard deviation show it, and what `MORE` names has a column."""
+    more = {key: unit for key, unit in MORE.items() if any(key in r for r in rows)}
+    titles = ["what", "value", "spread", "baseline", "ratio", "runs", *more]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for r in rows:
         unit = r["unit"]
         spread = f"{number(r['min'], unit)} to {number(r['max'], unit)}"
@@ -49,6 +53,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             spread = f"sd {100 * r['std']:.1f}; {spread}"
         ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f}"
         cells = [r["name"], number(r["value"], unit), spread, number(r["baseline"], unit), ratio, r["runs"]]
+        cells += [number(r.get(key), its_unit) for key, its_unit in more.items()]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
 
