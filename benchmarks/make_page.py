@@ -42,7 +42,7 @@ def number(value: float | None, unit: str) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the rows as a Markdown table; rows with a standard deviation show it, and what `MORE` names has a column."""
+    """Return the rows as a Markdown table; standard deviations and the keys of `MORE` show where there are any."""
     more = {key: unit for key, unit in MORE.items() if any(key in r for r in rows)}
     titles = ["what", "value", "spread", "baseline", "ratio", "runs", *more]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
