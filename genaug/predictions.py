@@ -133,9 +133,18 @@ class SoftTargets:
 
     def dense(self) -> Tensor:
         """Return the target distributions ``[B, K, H, W]``; a pixel without any possible class has NaN."""
+        return self.exponents().softmax(1)
+
+    def exponents(self) -> Tensor:
+        """Return ``log_probs / temperature + offsets`` ``[B, K, H, W]``, -inf below the floor, in a new tensor."""
         scaled = self.log_probs / self.temperature
-        scaled = scaled.masked_fill(scaled < self.floor, -torch.inf)
-        return (scaled + self.offsets.view(1, -1, 1, 1)).softmax(1)
+        if scaled.device.type != "cpu" or torch.compiler.is_compiling():  # nothing waits for the number
+            scaled = scaled.masked_fill(scaled < self.floor, -torch.inf)
+        elif self.floor != -torch.inf:  # 20 times faster there
+            floor = torch.as_tensor(self.floor, dtype=scaled.dtype)
+            below = torch.nextafter(floor, torch.full_like(floor, -torch.inf))
+            scaled = F.threshold(scaled, float(below), -torch.inf)
+        return scaled + self.offsets.view(1, -1, 1, 1)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> SoftTargets:
         """Return targets whose log-probabilities ``[B, K, H, W]`` went through `function`."""

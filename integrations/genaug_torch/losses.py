@@ -11,7 +11,8 @@ from torch import Tensor
 
 from genaug.batch import Batch
 from genaug.errors import ConfigError, SampleError
-from genaug.predictions import IMPOSSIBLE, Predictions, SoftTargets, full
+from genaug.predictions import Predictions, SoftTargets, full
+from genaug_torch.soft_loss import soft_losses
 
 Normalizer = Literal["kept", "valid", "per_image_kept"]
 Group = dist.ProcessGroup
@@ -54,14 +55,14 @@ def pixel_losses(
             return F.nll_loss(predictions.log_probs(), hard, ignore_index=ignore_index, reduction="none")
         except IndexError:  # a GPU says so itself, and cannot go on
             raise _no_such_class(hard, predictions.num_classes, ignore_index) from None
-    log_probs = predictions.log_probs()
-    if predictions.kind == "log_probs":
-        log_probs = log_probs.clamp_min(IMPOSSIBLE)  # a share of 0 times -inf would be NaN
-    if soft.log_probs.shape[1] != log_probs.shape[1]:
-        raise SampleError(f"targets of {soft.log_probs.shape[1]} classes for a model of {log_probs.shape[1]}")
-    # Where no class is possible the distribution has NaN, and the pixel is ignored.
-    targets = soft.dense().masked_fill((hard == ignore_index).unsqueeze(1), 0.0)
-    return -(targets * log_probs).sum(1)
+    values, shape = predictions.values, tuple(soft.log_probs.shape)
+    if shape[1] != predictions.num_classes:
+        found = f"targets of {shape[1]} classes for a model of {predictions.num_classes}"
+        raise SampleError(found, where="loss", allowed="equal numbers")
+    if shape != tuple(values.shape):
+        raise SampleError(f"distributions of shape {shape}", where="loss", allowed=str(tuple(values.shape)))
+    logits = predictions.kind == "logits"
+    return soft_losses(values if logits else predictions.log_probs(), soft, hard == ignore_index, logits=logits)
 
 
 def _no_such_class(hard: Tensor, classes: int, ignore_index: int) -> SampleError:
