@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
 
@@ -86,16 +85,3 @@ def ddim_step(latents: Tensor, output: Tensor, signal: Tensor, previous: Tensor,
     else:
         image, noise = (latents - rest * output) / root, output
     return previous.sqrt() * image + (1 - previous).sqrt() * noise
-
-
-def adaptive_ratio(epoch: int, epochs: int, levels: Sequence[float]) -> float:
-    """Return the encode ratio of a training epoch: the levels in turn, for equally many epochs each.
-
-    ``levels[min(floor(e L / E), L - 1)]``; with six levels and 60 epochs it is the released code's curriculum.
-
-    Args:
-        epoch: From 0; epochs after the last keep the last level.
-        epochs: E.
-        levels: L encode ratios, ascending.
-    """
-    return levels[min(epoch * len(levels) // epochs, len(levels) - 1)]

@@ -1,4 +1,4 @@
-"""Equations: guidance, timestep grids, DDIM, the adaptive schedule."""
+"""Equations: guidance, timestep grids, DDIM. (The adaptive schedule is genaug_torch's: it belongs to training.)"""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import given, settings
 
 from genaug_scribblegen.config import ADAPTIVE_LEVELS
 from genaug_scribblegen.functional import (
-    adaptive_ratio,
     add_noise,
     ddim_step,
     guided,
@@ -99,28 +98,6 @@ def test_noise_and_velocity_say_the_same() -> None:
     expected = add_noise(z, noise, before)  # the true noise leads to the same image, less noisy
     torch.testing.assert_close(ddim_step(x, noise, a, before), expected)
     torch.testing.assert_close(ddim_step(x, velocity, a, before, "v_prediction"), expected)
-
-
-@settings(max_examples=40, deadline=None)
-@given(epochs=st.integers(1, 90), levels=st.integers(1, 8))
-def test_the_schedule_never_falls_and_meets_both_ends(epochs: int, levels: int) -> None:
-    values = [(i + 1) / levels for i in range(levels)]
-    seen = [adaptive_ratio(e, epochs, values) for e in range(epochs)]
-    assert seen == sorted(seen)
-    assert seen[0] == values[0]
-    if epochs >= levels:
-        assert seen[-1] == values[-1]
-        assert set(seen) == set(values)
-    assert adaptive_ratio(epochs + 5, epochs, values) == values[-1]
-
-
-def test_the_schedule_is_the_released_curriculum() -> None:
-    starts = [0, 10, 20, 30, 40, 50]
-    for epoch in range(60):
-        index = 0
-        while index != len(starts) and epoch >= starts[index]:
-            index += 1
-        assert adaptive_ratio(epoch, 60, ADAPTIVE_LEVELS) == ADAPTIVE_LEVELS[index - 1]
 
 
 def test_scaled_steps() -> None:
