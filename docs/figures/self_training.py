@@ -3,13 +3,16 @@
     python docs/figures/self_training.py --out docs/explanation/methods/figures
 
 A small U-Net is trained for a minute on a few rendered scenes with labels; it is the teacher. One picture per method
-then shows what the method makes of its predictions for other rendered scenes. No photograph is involved.
+then shows what the method makes of its predictions for other rendered scenes. No photograph is involved, as none with
+labels and a licence to pass it on was at hand. With photographs of your own, or CamVid:
+
+    python docs/figures/self_training.py --data CAMVID/train --labels camvid11 --size 120 --out PICTURES
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,16 +28,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
+from PIL import Image
 from torch import Tensor
 
 from genaug import Rng
 from genaug.batch import Batch, image_tensor, tensor_image
+from genaug.labels import LabelSpace
 from genaug.predictions import Predictions
+from genaug.sources.config import FolderOptions
+from genaug.sources.folder import FolderSource
 from genaug_maskmatch.config import Sampling
 from genaug_maskmatch.labeler import MaskMatchLabeler
 from genaug_maskmatch.mixer import PatchMask
 from genaug_sense.labeler import SenseLabeler
-from genaug_tiny.scenes import CLASSES, render_scenes
+from genaug_tiny.scenes import render_scenes
 from genaug_tiny.segmenter import SmallUNet, train_segmenter
 from genaug_upc.functional import entropy_map, patch_bounds, patch_scores
 from genaug_upc.mixer import UncertaintyPatchCutMix
@@ -49,6 +56,9 @@ NOT_LABELLED = 255
 STYLE = {"font.size": 10, "axes.titlesize": 10.5, "axes.labelsize": 9.5, "figure.facecolor": "white"}
 #: Inches: a panel's side, and the room round it.
 SIDE, BETWEEN, TITLE, NOTE, LEGEND = 2.32, 0.12, 0.32, 0.3, 0.5
+#: Names in a row of the legend.
+IN_A_ROW = 10
+Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]  # images [N, H, W, 3] and masks [N, H, W]
 
 
 @dataclass(frozen=True)
@@ -59,13 +69,20 @@ class Study:
         teacher: Trained on `labelled` alone.
         labelled: Images ``[M, 3, H, W]`` in ``[0, 1]`` with targets.
         unlabelled: Images ``[B, 3, H, W]``; the targets are the truth, which only pictures look at.
+        colours: Of the classes, by name and in their order.
         seed: Of patches, donors and masks.
     """
 
     teacher: SmallUNet
     labelled: Batch
     unlabelled: Batch
+    colours: Mapping[str, str]
     seed: int
+
+    @property
+    def known(self) -> Tensor:
+        """Where the truth of `unlabelled` is known, bool ``[B, H, W]``."""
+        return some(self.unlabelled.targets) != NOT_LABELLED
 
     def predict(self, images: Tensor) -> Predictions:
         """Ask the teacher about images ``[B, 3, h, w]``."""
@@ -73,13 +90,30 @@ class Study:
             return Predictions(self.teacher(images), "logits")
 
 
-def prepare(labelled: Sequence[int], unlabelled: Sequence[int], *, size: int, steps: int, seed: int) -> Study:
-    """Render the scenes of both lists of scene seeds and train the teacher on the first."""
-    images, masks = render_scenes(labelled, size=size)
-    teacher = train_segmenter(images, masks, num_classes=len(CLASSES), steps=steps, seed=seed)
-    parts = [(images, masks), render_scenes(unlabelled, size=size)]
-    batches = [Batch(image_tensor(x), torch.from_numpy(y.astype(np.int64))) for x, y in parts]
-    return Study(teacher, batches[0], batches[1], seed)
+def prepare(labelled: Arrays, unlabelled: Arrays, colours: Mapping[str, str], *, steps: int, seed: int) -> Study:
+    """Train the teacher on the labelled images."""
+    teacher = train_segmenter(*labelled, num_classes=len(colours), steps=steps, seed=seed)
+    batches = [Batch(image_tensor(x), torch.from_numpy(y.astype(np.int64))) for x, y in (labelled, unlabelled)]
+    return Study(teacher, batches[0], batches[1], colours, seed)
+
+
+def photographs(source: FolderSource, names: Sequence[str], size: int) -> Arrays:
+    """Read samples at `size` pixels a shorter side; masks as class indices."""
+    indices = np.full(256, NOT_LABELLED, np.uint8)
+    indices[list(source.labels.ids)] = np.arange(len(source.labels.ids))
+    images, masks = [], []
+    for sample in map(source.load, names):
+        image, mask = Image.fromarray(some(sample.image)), Image.fromarray(indices[some(sample.mask)])
+        small = (round(side * size / min(image.size)) for side in image.size)
+        width, height = small
+        images.append(np.asarray(image.resize((width, height), Image.Resampling.BOX)))
+        masks.append(np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)))
+    return np.stack(images), np.stack(masks)
+
+
+def spread(names: Sequence[str], count: int) -> list[str]:
+    """Return so many of the names, evenly spaced: neighbours in a video look alike."""
+    return [names[place] for place in np.linspace(0, len(names) - 1, count).round().astype(int)]
 
 
 # ---------------------------------------------------------------------- one picture per method
@@ -92,17 +126,18 @@ def draw_sense(study: Study, shown: int) -> Figure:
     targets = labeler.label(study.predict(study.unlabelled.images))
     before, after = some(targets.predicted), some(targets.soft).dense().argmax(1)
     kept, flips = targets.weights > 0, before != after
-    panels = Panels(rows=2, columns=4)
+    panels = Panels(study, rows=2, columns=4)
     panels.photo("Unlabelled image", study.unlabelled.images[shown])
     panels.classes("Truth (not used)", truth[shown], "for comparison only")
-    panels.classes("Teacher's class", before[shown], right(before == truth, shown))
+    panels.classes("Teacher's class", before[shown], right(before == truth, study.known, shown))
     panels.values("Teacher's confidence", some(targets.confidence)[shown], low=0, high=1)
     panels.note("blue: 0, yellow: 1")
     panels.flags("Kept pixels", kept[shown], f"confidence ≥ {labeler.options.threshold:g}: {share(kept[shown])}")
-    panels.classes("Class after transport", after[shown], right(after == truth, shown))
+    panels.classes("Class after transport", after[shown], right(after == truth, study.known, shown))
     of_kept = share((flips & kept)[shown], kept[shown])
     panels.flags("Changed by the transport", flips[shown], f"{share(flips[shown])}; of the kept pixels {of_kept}")
-    _class_shares(panels.next(f"Class shares in {len(before)} images"), before, truth, some(targets.soft).dense())
+    axes = panels.next(f"Class shares in {len(before)} images")
+    _class_shares(axes, study.colours, before, truth[study.known], some(targets.soft).dense())
     equal, tick = Line2D([], [], color="black", ls="--", label="equal shares"), Line2D([], [], color="black", lw=2.5)
     tick.set(linestyle="", marker="|", markersize=10, markeredgewidth=2.5, label="truth")
     return panels.finish([tick, equal])
@@ -117,17 +152,17 @@ def draw_upc(study: Study, shown: int) -> Figure:
     uncertainty = entropy_map(predictions)
     plan = mixer.plan(uncertainty, study.labelled, rng=Rng(study.seed).child("upc"))
     mixed = plan.paste(batch, study.labelled)
-    outlined, wrong = some(mixed.provenance) == 1, labels != truth
+    outlined, wrong = some(mixed.provenance) == 1, (labels != truth) & study.known
     pasted = outlined[shown]
     donor = int(plan.donors[shown])
     grid = mixer.options.grid
-    panels = Panels(rows=2, columns=4)
+    panels = Panels(study, rows=2, columns=4)
     panels.photo("Unlabelled image", batch.images[shown])
-    panels.classes("Teacher's pseudo-label", labels[shown], right(~wrong, shown))
+    panels.classes("Teacher's pseudo-label", labels[shown], right(~wrong, study.known, shown))
     inside = share((wrong & outlined)[shown], wrong[shown])
     panels.flags("Where it is wrong", wrong[shown], f"{inside} of it in the outlined patches")
     _outline(panels.last, pasted, grid, "#D55E00")
-    panels.values("Entropy, summed by patch", uncertainty[shown], low=0, high=float(np.log(len(CLASSES))))
+    panels.values("Entropy, summed by patch", uncertainty[shown], low=0, high=float(np.log(len(study.colours))))
     _outline(panels.last, pasted, grid, "white")
     _patch_sums(panels.last, patch_scores(uncertainty, grid)[shown], study.labelled.size)
     panels.note(f"outlined: the {mixer.options.ks[0]} largest of {grid * grid} sums")
@@ -137,7 +172,7 @@ def draw_upc(study: Study, shown: int) -> Figure:
     _outline(panels.last, pasted, grid, "black")
     panels.photo("Mixed image", mixed.images[shown])
     _outline(panels.last, pasted, grid, "white")
-    panels.classes("Mixed label", some(mixed.targets)[shown], right(outlined | ~wrong, shown))
+    panels.classes("Mixed label", some(mixed.targets)[shown], right(outlined | ~wrong, outlined | study.known, shown))
     _outline(panels.last, pasted, grid, "black")
     return panels.finish()
 
@@ -154,7 +189,7 @@ def draw_maskmatch(study: Study, shown: int) -> Figure:
     votes = torch.stack([probs.argmax(1)[shown] for probs in alone])
     answers = 1 + (votes.sort(0).values.diff(dim=0) != 0).sum(0)
     kept = targets.weights > 0
-    panels = Panels(rows=2, columns=4)
+    panels = Panels(study, rows=2, columns=4)
     panels.photo("Weak view", images[shown], "what the teacher sees")
     samplings: tuple[Sampling, ...] = ("random", "block", "grid")
     for sampling in samplings:
@@ -163,12 +198,13 @@ def draw_maskmatch(study: Study, shown: int) -> Figure:
         masked = masker.mix(Batch(images), rng=Rng(study.seed).child("mask")).images[shown]
         hidden = (masked != images[shown]).any(0)
         panels.photo(f"Masked view: {sampling}", masked, f"{share(hidden)} hidden")
-    panels.classes("Teacher at scale 1", at_one[shown], right(at_one == truth, shown))
+    panels.classes("Teacher at scale 1", at_one[shown], right(at_one == truth, study.known, shown))
     names = ", ".join(f"{scale:g}" for scale in sorted(scales))
-    panels.classes(f"Mean of scales {names}", together[shown], right(together == truth, shown))
+    panels.classes(f"Mean of scales {names}", together[shown], right(together == truth, study.known, shown))
     panels.values(f"Answers of the {len(scales)} scales", answers, low=1, high=len(scales))
     panels.note(f"all agree (blue): {share(answers == 1)}")
-    correct = f"{share(kept[shown])}, of which {share(((targets.hard == truth) & kept)[shown], kept[shown])} right"
+    judged = (kept & study.known)[shown]
+    correct = f"{share(kept[shown])}, of which {share((targets.hard == truth)[shown] & judged, judged)} right"
     panels.classes(f"Kept: mean above {labeler.options.threshold:g}", targets.hard[shown], correct)
     return panels.finish([Patch(facecolor="white", edgecolor="black", label="not kept")])
 
@@ -180,15 +216,18 @@ PICTURES = {"sense": draw_sense, "upc": draw_upc, "maskmatch": draw_maskmatch}
 
 
 class Panels:
-    """A grid of square panels, filled row by row, with the classes below.
+    """A grid of panels, filled row by row, with the classes below.
 
     Args:
+        study: Gives the panels' form, and the classes.
         rows: Rows of panels.
         columns: Panels in a row.
     """
 
-    def __init__(self, *, rows: int, columns: int) -> None:
-        cell = TITLE + SIDE + NOTE
+    def __init__(self, study: Study, *, rows: int, columns: int) -> None:
+        self.colours = study.colours
+        tall = SIDE * study.unlabelled.size[0] / study.unlabelled.size[1]
+        cell = TITLE + tall + NOTE
         width, height = columns * (SIDE + BETWEEN), rows * cell + LEGEND
         self.figure = Figure(figsize=(width, height), dpi=140)
         places = [
@@ -196,7 +235,7 @@ class Panels:
             for row in range(rows)
             for column in range(columns)
         ]
-        self._axes = iter([self.figure.add_axes((*place, SIDE / width, SIDE / height)) for place in places])
+        self._axes = iter([self.figure.add_axes((*place, SIDE / width, tall / height)) for place in places])
         self.last: Axes
 
     def next(self, title: str) -> Axes:
@@ -215,7 +254,7 @@ class Panels:
 
     def classes(self, title: str, mask: Tensor, note: str = "") -> None:
         """Show a mask ``[H, W]`` in the classes' colours; unlabelled pixels are white."""
-        palette = np.array([mpl.colors.to_rgb(COLOURS[name]) for name in CLASSES.values()])
+        palette = np.array([mpl.colors.to_rgb(colour) for colour in self.colours.values()])
         known = mask.numpy() != NOT_LABELLED
         self._show(title, np.where(known[..., None], palette[np.where(known, mask.numpy(), 0)], 1.0), note)
 
@@ -234,23 +273,24 @@ class Panels:
 
     def finish(self, more: Sequence[Artist] = ()) -> Figure:
         """Add the legend, of the classes and of `more`, and return the figure."""
-        handles = [*(Patch(facecolor=colour, label=name) for name, colour in COLOURS.items()), *more]
+        handles = [*(Patch(facecolor=colour, label=name) for name, colour in self.colours.items()), *more]
+        columns = -(-len(handles) // -(-len(handles) // IN_A_ROW))
         self.figure.legend(
-            handles=handles, loc="lower center", ncols=len(handles), frameon=False, columnspacing=1.3, handlelength=1.4
+            handles=handles, loc="lower center", ncols=columns, frameon=False, columnspacing=1.3, handlelength=1.4
         )
         return self.figure
 
 
-def _class_shares(axes: Axes, before: Tensor, truth: Tensor, after: Tensor) -> None:
-    """Draw the share of every class in a batch: classes ``[B, H, W]`` before, distributions ``[B, K, H, W]`` after."""
-    count, rows = len(CLASSES), np.arange(len(CLASSES))
+def _class_shares(axes: Axes, colours: Mapping[str, str], before: Tensor, truth: Tensor, after: Tensor) -> None:
+    """Draw the share of every class in a batch: classes of any shape before, distributions ``[B, K, H, W]`` after."""
+    count, rows = len(colours), np.arange(len(colours))
     shares = [torch.bincount(mask.flatten(), minlength=count) / mask.numel() for mask in (before, truth)]
     axes.barh(rows - 0.2, shares[0].numpy(), 0.38, color="white", edgecolor="black", hatch="////", linewidth=0.6)
-    axes.barh(rows + 0.2, after.mean((0, 2, 3)).numpy(), 0.38, color=list(COLOURS.values()), edgecolor="black", lw=0.6)
+    axes.barh(rows + 0.2, after.mean((0, 2, 3)).numpy(), 0.38, color=list(colours.values()), edgecolor="black", lw=0.6)
     axes.vlines(shares[1].numpy(), rows - 0.42, rows + 0.42, color="black", linewidth=2.2)
     axes.axvline(1 / count, color="black", linestyle="--", linewidth=1)
     axes.set(yticks=[], xlim=(0, 1.45 * float(torch.stack(shares).max())))
-    for row, name in enumerate(CLASSES.values()):
+    for row, name in enumerate(colours):
         axes.text(1, row, name, transform=axes.get_yaxis_transform(), ha="right", va="center")
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter("{x:.0%}")
@@ -290,9 +330,10 @@ def share(flags: Tensor, among: Tensor | None = None) -> str:
     return f"{percent:.{1 if 0 < percent < 10 or 99 < percent < 100 else 0}f} %"
 
 
-def right(correct: Tensor, shown: int) -> str:
-    """Return how much of one image and of its whole batch is right: bool ``[B, H, W]``."""
-    return f"{share(correct[shown])} right (all images: {share(correct)})"
+def right(correct: Tensor, among: Tensor, shown: int) -> str:
+    """Return how much of one image and of its whole batch is right, both among those pixels: bool ``[B, H, W]``."""
+    correct = correct & among
+    return f"{share(correct[shown], among[shown])} right (all images: {share(correct, among)})"
 
 
 T = TypeVar("T")
@@ -310,17 +351,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
     parser.add_argument("--steps", type=int, default=300, help="training steps of the teacher")
     parser.add_argument("--seed", type=int, default=0, help="of the training, patches, donors and masks")
-    parser.add_argument("--size", type=int, default=64, help="side of a scene in pixels")
-    parser.add_argument("--labelled", type=int, default=20, help="scenes with labels: number 0 and on")
-    parser.add_argument("--unlabelled", type=int, default=8, help="scenes without: number 600000 and on")
+    parser.add_argument("--size", type=int, default=64, help="side of a scene, shorter side of a photograph, in pixels")
+    parser.add_argument(
+        "--labelled",
+        type=int,
+        default=20,
+        help="scenes with labels: number 0 and on; or photographs of the first four fifths",
+    )
+    parser.add_argument(
+        "--unlabelled", type=int, default=8, help="scenes without: number 600000 and on; or photographs of the rest"
+    )
     parser.add_argument("--shown", type=int, default=7, help="which unlabelled scene the pictures show")
+    parser.add_argument("--data", type=Path, help="folder with photographs in images/ and class ids in masks/")
+    parser.add_argument("--labels", default="camvid11", help="class table of --data, see 'genaug init'")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    first = 600_000
-    study = prepare(
-        range(options.labelled), range(first, first + options.unlabelled),
-        size=options.size, steps=options.steps, seed=options.seed,
-    )  # fmt: skip
+    colours: Mapping[str, str] = COLOURS
+    if options.data is None:
+        first = 600_000
+        labelled = render_scenes(range(options.labelled), size=options.size)
+        unlabelled = render_scenes(range(first, first + options.unlabelled), size=options.size)
+    else:
+        labels = LabelSpace.from_config(options.labels)
+        colours = {name: mpl.colors.to_hex(mpl.colormaps["tab20"](i)) for i, name in enumerate(labels.names.values())}
+        source = FolderSource(FolderOptions(images="images", masks="masks"), labels, root=options.data)
+        ids, most = source.ids(), len(source.ids()) * 4 // 5
+        labelled = photographs(source, spread(ids[:most], options.labelled), options.size)
+        unlabelled = photographs(source, spread(ids[most:], options.unlabelled), options.size)
+    study = prepare(labelled, unlabelled, colours, steps=options.steps, seed=options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     for name, draw in PICTURES.items():
         with mpl.rc_context(STYLE):

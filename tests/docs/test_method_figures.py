@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug_tiny.scenes import CLASSES
+
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ROOT / "docs/explanation/methods"
 
@@ -52,4 +54,23 @@ def test_pages_show_pictures_of_a_size_that_loads_fast(script: ModuleType) -> No
     for name in script.PICTURES:
         assert f"](figures/{name}.png)" in (METHODS / f"{name}.md").read_text("utf-8")
         assert (METHODS / f"figures/{name}.png").stat().st_size < 150_000
-    assert list(script.COLOURS) == list(script.CLASSES.values())
+    assert list(script.COLOURS) == list(CLASSES.values())
+
+
+def test_photographs_take_the_place_of_scenes(script: ModuleType, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder, array in (("images", (24, 36, 3)), ("masks", (24, 36))):
+        (tmp_path / folder).mkdir()
+        for number in range(10):
+            picture = rng.integers(0, 256 if folder == "images" else 11, array, np.uint8)
+            picture[:4] = 255  # in the masks: not labelled
+            Image.fromarray(picture).save(tmp_path / folder / f"{number}.png")
+    few = {"steps": 1, "size": 16, "labelled": 4, "unlabelled": 2, "shown": 1, "data": tmp_path}
+    script.main(["--out", str(tmp_path / "new"), *(f"--{name}={value}" for name, value in few.items())])
+    for name in ("maskmatch.png", "sense.png", "upc.png"):
+        height, width, _ = np.asarray(Image.open(tmp_path / "new" / name).convert("RGB")).shape
+        assert height < 0.55 * width  # panels are as wide as the photographs
+    labels = script.LabelSpace({3: "a", 9: "b"})
+    source = script.FolderSource(script.FolderOptions(images="images", masks="masks"), labels, root=tmp_path)
+    with pytest.raises(ValueError, match="outside the class table"):
+        script.photographs(source, ["0"], 16)
