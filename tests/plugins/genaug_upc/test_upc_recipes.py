@@ -17,6 +17,7 @@ from genaug.labels import LabelSpace
 from genaug.predictions import Predictions
 from genaug.recipe import BuildContext, check_options
 from genaug.registry import GROUP, Registry
+from genaug_torch.step import SemiSupervisedStep
 from genaug_upc.config import UpcOptions
 from genaug_upc.mixer import UncertaintyPatchCutMix
 
@@ -55,8 +56,30 @@ def test_ready_recipes_hold_the_papers_settings(registry: Registry, name: str, r
     assert config.name == name
     (term,) = config.terms
     assert (term.view, term.mix_at, term.order) == ("strong", "weak", "label-then-mix")
-    assert (term.normalizer, term.weight) == ("valid", 1.0)
+    assert (term.normalizer, term.weight) == ("kept", 1.0)
     _, options = check_options(registry, "mixer", term.mixer.use, term.mixer.options, where="terms.0.mixer")
     assert options == UpcOptions(ras=ras)
     assert config.labeler.use == "threshold"
     assert config.labeler.options == {"threshold": 0.0}  # every pixel counts
+
+
+class Constant(torch.nn.Module):
+    """Says the same of every pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = torch.nn.Parameter(torch.tensor([0.5, 2.0, -1.0]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.scores.view(1, 3, 1, 1).expand(len(images), 3, *images.shape[2:])
+
+
+@pytest.mark.parametrize("name", ["upc", "upc-faithful"])
+def test_ignored_pixels_of_a_donor_do_not_count_in_the_cross_entropy(name: str) -> None:
+    """Section 3: the loss on mixed images is a cross-entropy, which knows no ignored pixels."""
+    model = Constant()
+    step = SemiSupervisedStep(model, name, kind="logits", num_classes=3)
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    _, figures = step(images, torch.full((2, 16, 16), 255), images.clone())
+    expected = torch.nn.functional.cross_entropy(model.scores.detach()[None], torch.tensor([1]))
+    torch.testing.assert_close(figures["loss/upc"], expected)
