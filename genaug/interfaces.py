@@ -212,6 +212,7 @@ class PseudoLabeler(ABC):
         predictions: Predictions,
         *,
         valid: torch.Tensor | None = None,
+        known: torch.Tensor | None = None,
         ignore_index: int = 255,
         group: torch.distributed.ProcessGroup | None = None,
     ) -> PseudoTargets:
@@ -220,12 +221,14 @@ class PseudoLabeler(ABC):
         Args:
             predictions: ``[B, K, H, W]``, half precision included. Pixels with NaN or infinity get no label.
             valid: bool ``[B, H, W]``, False on padding; all True by default. Never inferred from the images.
+            known: bool ``[B, H, W]``, True where ground truth was pasted, over pixels that the predictions still tell
+                of: they take part in nothing, whatever an option says of padding, and get no label.
             ignore_index: Label of pixels that say nothing.
             group: Processes that label together, for labelers that look at the whole batch; every one of them must
                 call. None does no communication at all.
 
         Raises:
-            SampleError: `valid` has another shape, or these are no `Predictions`.
+            SampleError: `valid` or `known` has another shape, or these are no `Predictions`.
         """
         import torch
 
@@ -239,10 +242,12 @@ class PseudoLabeler(ABC):
                 hint="Say what the numbers mean, which cannot be seen: Predictions(values, 'logits')",
             )
         shape = (len(predictions.values), *predictions.values.shape[2:])
-        if valid is not None and tuple(valid.shape) != shape:
-            raise SampleError(f"valid of shape {tuple(valid.shape)}", where=type(self).__name__, allowed=str(shape))
+        for name, mask in (("valid", valid), ("known", known)):
+            if mask is not None and tuple(mask.shape) != shape:
+                raise SampleError(f"{name} of shape {tuple(mask.shape)}", where=type(self).__name__, allowed=str(shape))
         with torch.no_grad(), torch.autocast(predictions.values.device.type, enabled=False):
             usable = predictions.finite() if valid is None else predictions.finite() & valid
+            usable = usable if known is None else usable & ~known
             clean = predictions.map(lambda v: torch.where(usable.unsqueeze(1), v, v.new_zeros(())))
             targets = self._label(clean, usable, ignore_index, group)
             return replace(

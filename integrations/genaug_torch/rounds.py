@@ -56,14 +56,18 @@ class Round:
         """Labels of the images as they are; shared by all terms that label before they mix."""
         return self.label(self.batch)
 
-    def label(self, batch: Batch) -> PseudoTargets:
-        """Label the predictions of a batch."""
+    def label(self, batch: Batch, known: Tensor | None = None) -> PseudoTargets:
+        """Label the predictions of a batch but where ground truth was pasted, bool ``[B, H, W]``."""
         assert batch.predictions is not None  # `SemiSupervisedStep` asked the teacher
+        given = {} if known is None else {"known": known}  # labelers with a `label` of their own may not have it
         targets = self.labeler.label(
-            batch.predictions, valid=batch.valid, ignore_index=self.ignore_index, group=self.group
+            batch.predictions, valid=batch.valid, ignore_index=self.ignore_index, group=self.group, **given
         )
         if "kept" not in self.figures:
-            self.figures.update(label_figures(targets, batch.predictions, batch.valid, ignore_index=self.ignore_index))
+            valid = batch.valid
+            if known is not None:
+                valid = ~known if valid is None else valid & ~known
+            self.figures.update(label_figures(targets, batch.predictions, valid, ignore_index=self.ignore_index))
         return targets
 
     def mixed(self, term: TermConfig, mixer: Mixer | None, rng: Rng) -> Batch:
@@ -95,7 +99,7 @@ class Round:
         assert mixed.targets is not None
         assert mixed.weights is not None
         truth = mixed.provenance == 1
-        made = self.label(replace(mixed, valid=~truth if mixed.valid is None else mixed.valid & ~truth))
+        made = self.label(mixed, truth)
         soft = made.soft
         if soft is not None:
             certain = soft.certain(mixed.targets)

@@ -71,16 +71,18 @@ class SenseLabeler(PseudoLabeler):
         predictions: Predictions,
         *,
         valid: Tensor | None = None,
+        known: Tensor | None = None,
         ignore_index: int = 255,
         group: dist.ProcessGroup | None = None,
     ) -> PseudoTargets:
         """Turn predictions into targets; see `PseudoLabeler.label`.
 
-        With ``ot_scope="all"`` padding is shared out like any other pixel, and ignored afterwards.
+        With ``ot_scope="all"`` padding is shared out like any other pixel, and ignored afterwards; pasted truth is not.
         """
         if valid is None or self.options.ot_scope != "all":
-            return super().label(predictions, valid=valid, ignore_index=ignore_index, group=group)
-        targets = super().label(predictions, valid=torch.ones_like(valid), ignore_index=ignore_index, group=group)
+            return super().label(predictions, valid=valid, known=known, ignore_index=ignore_index, group=group)
+        every = torch.ones_like(valid)
+        targets = super().label(predictions, valid=every, known=known, ignore_index=ignore_index, group=group)
         return replace(
             targets,
             hard=targets.hard.masked_fill(~valid, ignore_index),

@@ -93,16 +93,19 @@ def test_mixed_predictions_are_labelled() -> None:
     assert not torch.equal(first.soft.dense(), mixed.soft.dense())  # another method
 
 
+@pytest.mark.parametrize("scope", ["valid", "all"])
 @pytest.mark.parametrize("support", ["fp32", "present"])
-def test_pasted_truth_is_seen_by_no_labeler_and_stays_what_it_is(support: str) -> None:
+def test_pasted_truth_is_seen_by_no_labeler_and_stays_what_it_is(support: str, scope: str) -> None:
     """UPC, then SENSE: pasted pixels take no part in the transport, weigh 1 and are one-hot."""
-    labeler, mixer = SenseLabeler(threshold=0.8, support=support), UncertaintyPatchCutMix(grid=2, ks=(2,))
+    labeler = SenseLabeler(threshold=0.8, support=support, ot_scope=scope)
+    mixer = UncertaintyPatchCutMix(grid=2, ks=(2,))
     around = a_round(labeler)
     around.batch.predictions.values[:, 3] = -30.0  # the teacher never sees the last class, the truth does
     mixed = around.mixed(TermConfig(order="mix-then-label"), mixer, MIX)
     truth = mixed.provenance == 1
     assert 0.4 < float(truth.float().mean()) < 0.6
-    plan = transport(around.batch.predictions.log_probs(), valid=around.batch.valid & ~truth, support=support)
+    inside = around.batch.valid if scope == "valid" else torch.ones_like(truth)  # padding is shared out in `all`
+    plan = transport(around.batch.predictions.log_probs(), valid=inside & ~truth, support=support)
     dense, teacher = mixed.soft.dense(), plan.dense()
     own = (around.batch.valid & ~truth).unsqueeze(1).expand_as(dense)
     torch.testing.assert_close(dense[own], teacher[own], atol=1e-6, rtol=0)
