@@ -41,7 +41,7 @@ class HintCodec(ABC):
 
     @abstractmethod
     def encode(self, masks: Tensor) -> Tensor:
-        """Return hints float32 ``[B, C, H, W]`` in [0, 1] of masks ``[B, H, W]`` of any integer type."""
+        """Return hints float32 ``[B, C, H, W]`` in [0, 1] of masks ``[B, H, W]`` of any integer type, on their device."""
 
     @abstractmethod
     def decode(self, hints: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class RgbCodec(HintCodec):
 
     def encode(self, masks: Tensor) -> Tensor:  # noqa: D102
         colors = (self._colors.float() / 255).to(masks.device)
-        return colors[self.positions(masks)].movedim(-1, 1)
+        return colors[self.positions(masks)].movedim(-1, 1).contiguous()
 
     def decode(self, hints: Tensor) -> Tensor:  # noqa: D102
         codes = _codes((hints.movedim(1, -1) * 255).round().long())

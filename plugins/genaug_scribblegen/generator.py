@@ -57,6 +57,7 @@ class ScribbleGenGenerator(DiffusionGenerator):
         super().__init__(options or ScribbleGenOptions(), root=root, registry=registry, device=device)
         self.samples_per_condition = len(self.options.levels) * self.options.images_per_scribble
         self.network: ScribbleNetwork | None = None
+        self._loaded_for: LabelSpace | None = None
         #: Latents of the real images of the latest batch: images of one scribble come one after the other.
         self._references: dict[int, tuple[Image, tuple[int, int], Tensor]] = {}
 
@@ -100,13 +101,13 @@ class ScribbleGenGenerator(DiffusionGenerator):
         """
         if device != self.device:
             self.device, self.pipe, self.network = device, None, None
-        known = getattr(self, "labels", None)
         self.load_base(labels)
-        if self.network is not None and known == labels:
+        if self.network is not None and self._loaded_for == labels:
             return
         folder = self.adapter_folder
         self.warn_differences(labels, FORMAT.read(folder))
         self.network = load_adapter(self.pipe, folder, self.codec, labels, base=self.options.base)
+        self._loaded_for = labels
 
     # ------------------------------------------------------------------ adapting (Adaptable)
 
@@ -202,13 +203,13 @@ class ScribbleGenGenerator(DiffusionGenerator):
         masks = [draw.condition.mask for draw in draws if draw.condition.mask is not None]
         prompts = [self.prompter.prompt(m, where=f"sample {d.key}") for m, d in zip(masks, draws, strict=True)]
         text = torch.stack([self.encoder.embed(self.encoder.tokens(prompt.text)) for prompt in prompts])
-        hints = self.codec.encode(torch.stack([resize_mask(mask, size) for mask in masks]))
+        hints = self.codec.encode(torch.stack([resize_mask(mask, size) for mask in masks]).to(pipe.device))
         latents = sample(
             network,
             self.schedule,
             self._starts(draws, ratios, size).to(pipe.device),
             text.to(pipe.device),
-            hints.to(pipe.device),
+            hints,
             ratios,
             weight=options.guidance_scale - 1,
         )

@@ -83,13 +83,14 @@ class ScribbleTask:
             noisy.latents.to(device),
             noisy.timesteps.to(device),
             torch.stack([self.texts[self.prompts[row.index]] for row in rows]).to(device),
-            self.hints(rows).to(device),
+            self.hints(rows),
             dropped.to(device),
         )
         return noisy.errors(predicted)
 
     def hints(self, rows: Sequence[Row]) -> Tensor:
-        """Return the rows' hints ``[B, C_hint, H, W]``."""
+        """Return the rows' hints ``[B, C_hint, H, W]``, on the UNet's device."""
         scribbles = [self.scribbles[row.index] for row in rows]
         views = [s[:, ::-1].copy() if row.flip else s for row, s in zip(rows, scribbles, strict=True)]
-        return self.codec.encode(torch.from_numpy(np.stack(views)))
+        # Ids travel to the device, not hints: those take up to hundreds of times the bytes.
+        return self.codec.encode(torch.from_numpy(np.stack(views)).to(self.pipe.unet.device))

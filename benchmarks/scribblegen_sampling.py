@@ -1,0 +1,137 @@
+"""ScribbleGen's sampling loop against diffusers' ControlNet pipeline at equal UNet calls, and what scaled steps save.
+
+The pipeline is `StableDiffusionControlNetImg2ImgPipeline`. Both encode the real images, run the same ControlNet and
+UNet at the same number of steps and rows, and decode with the same autoencoder. They take turns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionControlNetImg2ImgPipeline
+from harness import Row, alternate, compare, emit, parser
+
+from genaug import Rng
+from genaug.registry import default_registry
+from genaug_diffusion.base import load_pipeline, vae_factor
+from genaug_diffusion.latents import encode_moments
+from genaug_diffusion.schedulers import make_scheduler, training_scheduler
+from genaug_diffusion.testing import make_pipeline
+from genaug_scribblegen.codec import RgbCodec
+from genaug_scribblegen.config import ADAPTIVE_LEVELS
+from genaug_scribblegen.network import ScribbleNetwork, start_controlnet
+from genaug_scribblegen.null_condition import NullCondition
+from genaug_scribblegen.sampling import Schedule, sample
+
+STRENGTH = 0.5
+
+
+def sd15_pipeline() -> Any:
+    """Return a pipeline with a random UNet of Stable Diffusion 1.5's size; its VAE and text encoder are tiny."""
+    return make_pipeline(
+        sample_size=64, layers_per_block=2, block_out_channels=(320, 640, 1280, 1280), norm_num_groups=32,
+        attention_head_dim=8, cross_attention_dim=768,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    )  # fmt: skip
+
+
+class Setting:
+    """One model with fixed inputs; text encodings are random: what they say does not change the time.
+
+    Args:
+        pipe: A Stable Diffusion pipeline.
+        steps: DDIM steps of one image.
+        images: Rows of a batch, before guidance doubles them.
+        side: Of the latents.
+    """
+
+    def __init__(self, pipe: Any, *, steps: int, images: int, side: int) -> None:
+        self.pipe, self.steps, self.images = pipe, steps, images
+        self.size = side * vae_factor(pipe)
+        controlnet = start_controlnet(pipe, 3, Rng(0), base="benchmark").requires_grad_(False).eval()
+        null = NullCondition(3, (self.size, self.size), learned=False)
+        null.initialize(Rng(0))
+        self.network = ScribbleNetwork(pipe.unet, controlnet, null).eval()
+        generator = torch.Generator().manual_seed(0)
+        self.text = torch.randn(images, 77, pipe.unet.config.cross_attention_dim, generator=generator)
+        masks = torch.randint(0, 6, (images, self.size, self.size), generator=generator)
+        self.hints = RgbCodec(range(6)).encode(masks)
+        self.noise = torch.randn(images, pipe.unet.config.in_channels, side, side, generator=generator)
+        self.real = torch.randint(0, 256, (images, self.size, self.size, 3), generator=generator).to(torch.uint8)
+        self.signal = training_scheduler(pipe.scheduler.config).alphas_cumprod.float()
+        self.stock = StableDiffusionControlNetImg2ImgPipeline(
+            vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, unet=pipe.unet,
+            controlnet=controlnet, scheduler=make_scheduler("ddim", pipe.scheduler.config), safety_checker=None,
+            feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+        self.stock.set_progress_bar_config(disable=True)
+
+    @torch.inference_mode()
+    def pipeline(self) -> None:
+        """Sample with diffusers; ``strength`` keeps that share of the steps, so it is asked for more of them."""
+        self.stock(
+            prompt_embeds=self.text, negative_prompt_embeds=self.text, image=self.real.movedim(-1, 1) / 255,
+            control_image=self.hints,
+            strength=STRENGTH, num_inference_steps=round(self.steps / STRENGTH), guidance_scale=2.0,
+            controlnet_conditioning_scale=1.0, height=self.size, width=self.size, output_type="np",
+            generator=[torch.Generator().manual_seed(i) for i in range(self.images)],
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def ours(self, ratios: list[float] | None = None, mode: str = "fixed") -> None:
+        """Sample with the own loop."""
+        schedule = Schedule(self.signal, steps=self.steps, mode=mode)
+        ratios = ratios or [STRENGTH] * self.images
+        references = [encode_moments(self.pipe.vae, image.numpy())[0] for image in self.real]
+        rows = zip(ratios, self.noise, references, strict=True)
+        starts = torch.stack(
+            [schedule.start(ratio, noise, z * self.pipe.vae.config.scaling_factor) for ratio, noise, z in rows]
+        )
+        latents = sample(self.network, schedule, starts, self.text, self.hints, ratios, weight=1.0)
+        decoded = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
+        self.pipe.image_processor.postprocess(decoded, output_type="np")
+
+    def calls(self, function: Any) -> list[int]:
+        """Return the rows of every call of the UNet."""
+        rows: list[int] = []
+        hook = self.pipe.unet.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))
+        function()
+        hook.remove()
+        return rows
+
+
+def measure(name: str, setting: Setting, *, runs: int) -> list[Row]:
+    """Return the rows of one model."""
+    if setting.calls(setting.ours) != setting.calls(setting.pipeline):
+        raise SystemExit("the two loops do not call the UNet equally often")
+    times = alternate({"ours": setting.ours, "pipeline": setting.pipeline}, runs=runs)
+    rows = [compare(f"{name}: own loop, baseline diffusers' pipeline", times, candidate="ours", baseline="pipeline")]
+    levels = [ADAPTIVE_LEVELS[i % len(ADAPTIVE_LEVELS)] for i in range(setting.images)]
+    times = alternate(
+        {"scaled": lambda: setting.ours(levels, "scaled"), "fixed": lambda: setting.ours(levels)}, runs=runs
+    )
+    return [*rows, compare(f"{name}: scaled steps, baseline fixed", times, candidate="scaled", baseline="fixed")]
+
+
+def main() -> None:
+    """Measure on genaug-tiny and, with --sd15, at the size of Stable Diffusion 1.5."""
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--runs", type=int, default=5)
+    arguments.add_argument("--steps", type=int, default=20)
+    arguments.add_argument("--sd15", action="store_true", help="many minutes on a CPU, 6 GB of memory")
+    options = arguments.parse_args()
+    torch.set_num_threads(1)
+    tiny = load_pipeline("genaug-tiny", root=Path(), registry=default_registry())
+    setting = Setting(tiny, steps=options.steps, images=6, side=16)
+    rows = measure(f"genaug-tiny, 6 images, {options.steps} steps", setting, runs=options.runs)
+    if options.sd15:
+        setting = Setting(sd15_pipeline(), steps=2, images=1, side=64)
+        rows += measure("Stable Diffusion 1.5 size, 1 image, 2 steps", setting, runs=max(2, options.runs // 2))
+    emit(rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
