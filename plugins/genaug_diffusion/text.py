@@ -34,14 +34,14 @@ class PromptEncoder:
         """Return True if the encoder sees the whole text."""
         return len(self.pipe.tokenizer(prompt, truncation=False, verbose=False).input_ids) <= self.length
 
-    @torch.no_grad()
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the text encoding ``[chunks * T, D]`` of token ids ``[chunks, T]``."""
         key = input_ids.numpy().tobytes()
         if key not in self._embeddings:
             encoder = self.pipe.text_encoder
-            encoded = encoder(input_ids.to(encoder.device))[0]
-            self._embeddings[key] = encoded.flatten(0, 1).detach()
+            # Kept for trainings too, and those cannot use what was made in inference mode.
+            with torch.inference_mode(False), torch.no_grad():
+                self._embeddings[key] = encoder(input_ids.to(encoder.device))[0].flatten(0, 1)
             if len(self._embeddings) > REMEMBERED:
                 self._embeddings.popitem(last=False)
         self._embeddings.move_to_end(key)

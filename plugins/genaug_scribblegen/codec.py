@@ -41,7 +41,7 @@ class HintCodec(ABC):
 
     @abstractmethod
     def encode(self, masks: Tensor) -> Tensor:
-        """Return hints float32 ``[B, C, H, W]`` in [0, 1] of masks ``[B, H, W]`` of any integer type, on their device."""
+        """Return hints float32 ``[B, C, H, W]`` in [0, 1] of integer masks ``[B, H, W]``, on their device."""
 
     @abstractmethod
     def decode(self, hints: Tensor) -> Tensor:

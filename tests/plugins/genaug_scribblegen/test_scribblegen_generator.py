@@ -174,6 +174,15 @@ def test_any_size(make, mode: str) -> None:
             generator.generate(both, ignore_index=255)
 
 
+def test_a_generator_that_has_sampled_can_still_adapt(make, samples, labels, tmp_path) -> None:
+    """Prompt embeddings are shared, and tensors of inference mode cannot be trained with."""
+    generator = make(training={"steps": 1}, encode_ratio=1.0)
+    (before,) = generator.generate([Draw(samples[0], 0, 1)], ignore_index=255)
+    generator.adapt(samples, tmp_path / "a", labels=labels, rng=Rng(0))
+    (after,) = generator.generate([Draw(samples[0], 0, 1)], ignore_index=255)
+    assert np.array_equal(before.image, after.image)  # with the adapter it had
+
+
 def test_options_of_the_sampler(make, samples) -> None:
     draw = Draw(samples[0], 1, 5)  # encode ratio 0.6
     plain = make().generate([draw], ignore_index=255)[0]
