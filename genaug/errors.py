@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -107,3 +109,18 @@ def missing_dependency(module: str, extra: str, *, where: str) -> MissingDepende
         where=where,
         hint=f"Install it with: pip install 'genaug[{extra}]'",
     )
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called genaug, however many of its own and torch's functions lie between."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _internal(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    registry = frame.f_globals.setdefault("__warningregistry__", {})
+    name = frame.f_globals.get("__name__")
+    warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, name, registry)
+
+
+def _internal(module: str) -> bool:
+    package = module.partition(".")[0]
+    return package == "torch" or package.partition("_")[0] == "genaug"

@@ -160,11 +160,18 @@ def supervised_loss(
         ohem: ``(threshold, min_kept)``: only pixels whose true class has a probability below the threshold count, but
             at least the `min_kept` hardest of this process (online hard example mining).
         group: Processes that share the batch.
+
+    Raises:
+        ConfigError: `ohem` out of range.
+        SampleError: See `pixel_losses`.
     """
     losses = pixel_losses(predictions, labels, ignore_index=ignore_index)
     counts = labels != ignore_index
     if ohem is not None:
         threshold, least = ohem
+        if not 0 < threshold <= 1 or least < 1:
+            allowed = "a threshold above 0 and at most 1, and at least 1 pixel"
+            raise ConfigError(f"({threshold:g}, {least})", where="ohem", allowed=allowed)
         hardness = losses.detach().masked_fill(~counts, -1.0).flatten()
         limit = hardness.topk(min(least, len(hardness))).values[-1]
         easiest = torch.tensor(threshold, device=losses.device, dtype=losses.dtype).log().neg()

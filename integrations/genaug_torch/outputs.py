@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genaug.errors import ConfigError, SampleError
+from genaug.errors import ConfigError, SampleError, warn_caller
 from genaug.predictions import Kind, Predictions, full
 
 #: Where dense outputs usually are: transformers, torchvision.
@@ -151,7 +150,7 @@ def project_queries(
         return Predictions(scores, "scores", confidence).resized(size, align_corners=align_corners)
 
 
-def warn_of_kind(predictions: Predictions, *, stacklevel: int = 2) -> None:
+def warn_of_kind(predictions: Predictions) -> None:
     """Warn where numbers cannot be what they are said to be; logits can be anything but, surely, probabilities."""
     values, kind, finite = full(predictions.values.detach()), predictions.kind, predictions.finite()
     if not bool(finite.any()):
@@ -168,7 +167,7 @@ def warn_of_kind(predictions: Predictions, *, stacklevel: int = 2) -> None:
         told = "the model returns negative numbers: use kind='logits'"
     else:
         return
-    warnings.warn(f"kind={kind!r}, but {told}", stacklevel=stacklevel + 1)
+    warn_caller(f"kind={kind!r}, but {told}")
 
 
 def _entry(output: Any, key: Any) -> Any:

@@ -53,7 +53,7 @@ class Seeded:
         """Change every image on its own.
 
         Raises:
-            SampleError: The transform gave another shape.
+            SampleError: The transform gave another shape, or no tensor.
         """
         # Only the generators that the transform may draw from: other devices' are not restored.
         devices = [pixels.device] if pixels.device.type == "cuda" else []
@@ -64,9 +64,11 @@ class Seeded:
                 for generator in generators:
                     generator.manual_seed(stream.integer())
                 result = self.transform(image)
-            if result.shape != image.shape:
-                found = f"a transform gave {tuple(result.shape)}"
-                raise SampleError(found, allowed=f"{tuple(image.shape)}: no geometry")
+            shape = tuple(result.shape) if isinstance(result, Tensor) else None
+            if shape != tuple(image.shape):
+                found = f"a transform gave {'a ' + type(result).__name__ if shape is None else shape}"
+                allowed = f"a tensor {tuple(image.shape)}: no geometry"
+                raise SampleError(found, where="strong_view", allowed=allowed, hint="Return the changed image")
             results.append(result)
         return torch.cat(results)
 

@@ -13,7 +13,7 @@ from genaug.errors import ConfigError
 #: Entries of `SemiSupervisedStep.state_dict`.
 REQUIRED = ("teacher", "calls", "updates")
 #: Not in checkpoints of before it existed.
-OPTIONAL = ("recipe",)
+OPTIONAL = ("recipe", "batch")
 HINT = "Pass what SemiSupervisedStep.state_dict() returned; the student and the optimizer have states of their own"
 #: Names that a message lists before it counts.
 LISTED = 3

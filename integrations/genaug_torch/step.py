@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genaug.batch import Batch
 from genaug.config import read_recipe
-from genaug.errors import ConfigError, SampleError
+from genaug.errors import ConfigError, SampleError, warn_caller
 from genaug.labels import MAX_ID
 from genaug.predictions import Predictions, PseudoTargets, full
 from genaug.recipe import Recipe, load_recipe
@@ -25,8 +23,9 @@ from genaug.registry import default_registry
 from genaug.rng import Rng
 from genaug.step_config import TermConfig
 from genaug_torch.inputs import Views, check_classes, check_labeled, weak_and_strong
-from genaug_torch.losses import Group, supervised_loss, unlabeled_loss
+from genaug_torch.losses import Group, processes, supervised_loss, unlabeled_loss
 from genaug_torch.outputs import OutputKind, OutputReader, QueryOrder, warn_of_kind
+from genaug_torch.processes import group_of, images_before, share_buffers, wrapper_of
 from genaug_torch.regularizers import Given, LabeledOutput, Regularizers
 from genaug_torch.rounds import Round
 from genaug_torch.sets import hard_targets, to_set_targets
@@ -58,8 +57,9 @@ class SemiSupervisedStep:
     The step calls the student several times: on the labelled images, and once for every term and scale. It sets no
     mode and holds no gradient. Under DistributedDataParallel every process calls it the same number of times; sums and
     counts are taken over all processes, so the gradients are those of one process with the whole batch. Exceptions:
-    BatchNorm sees the images of its own process unless it is SyncBatchNorm, mixers find partners among the images of
-    their process, and ``supervised.ohem_min_kept`` counts the pixels of one process.
+    BatchNorm sees the images of its own process unless it is SyncBatchNorm (all teachers label with the buffers of the
+    first process's, unless DistributedDataParallel has ``broadcast_buffers=False``), mixers find partners among the
+    images of their process, and ``supervised.ohem_min_kept`` counts the pixels of one process.
 
     Args:
         model: The student: any module, also wrapped by DistributedDataParallel or ``torch.compile``. The teacher begins
@@ -112,6 +112,8 @@ class SemiSupervisedStep:
                 where="ignore_index",
                 hint="Pass another ignore_index, and labels with it",
             )
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"a {type(model).__name__}", where="model", allowed="a torch.nn.Module")
         self.read = OutputReader(kind, key=key, order=query_order, align_corners=align_corners)
         self.model = model
         self.teacher = EmaTeacher(model, decay=config.teacher.ema, ramp=config.teacher.ramp)
@@ -120,8 +122,9 @@ class SemiSupervisedStep:
         context = self.recipe.context()
         self.labeler = self.recipe.labeler(context) if config.terms else None
         self.mixers = self.recipe.mixers(context)
-        self.group: Group | None = _group_of(model) if group == "auto" else group
+        self.group: Group | None = group_of(model) if group == "auto" else group
         self.calls, self.updates = 0, 0
+        self.batch = {"processes": processes(self.group), "unlabeled": 0}  # of the last call, for the record
         self._looked = False  # at the first predictions and views, for warnings
         check_terms(config.terms, self.mixers)
         taken = ["supervised", *(term_name(term, number) for number, term in enumerate(config.terms))]
@@ -194,7 +197,7 @@ class SemiSupervisedStep:
                 figures[key] = figures.get(key, torch.zeros_like(value.detach())) + value.detach()
         self.calls += 1
         if self.calls == FORGOTTEN and not self.updates:
-            warnings.warn(f"{FORGOTTEN} steps without an update(): the teacher does not follow the model", stacklevel=2)
+            warn_caller(f"{FORGOTTEN} steps without an update(): the teacher does not follow the model")
         return torch.stack(losses).sum(), figures
 
     def update(self) -> None:
@@ -203,9 +206,14 @@ class SemiSupervisedStep:
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return teacher, counters and the recipe's name; the student is the caller's."""
+        """Return teacher, counters, the recipe's name and `batch`; the student is the caller's.
+
+        ``batch`` is a record that nothing reads back: the number of processes, and of the unlabelled images that they
+        had together in the last call. Targets of labelers that look at the whole batch (``sense``) depend on them.
+        """
         teacher, name = self.teacher.state_dict(), self.recipe.config.name
-        return {"recipe": name, "teacher": teacher, "calls": self.calls, "updates": self.updates}
+        counts = {"calls": self.calls, "updates": self.updates, "batch": dict(self.batch)}
+        return {"recipe": name, "teacher": teacher, **counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken.
@@ -234,7 +242,7 @@ class SemiSupervisedStep:
         batch = Batch(images, labels, weights=(labels != self.ignore_index).float(), valid=valid)
         if self.recipe.config.views.weak == "none":
             return batch
-        return self.weak(replace(batch, first=self._first(len(batch))), rng=self._rng.child("weak", name))
+        return self.weak(replace(batch, first=self._before(len(batch))[0]), rng=self._rng.child("weak", name))
 
     def _supervised(self, labeled: Batch) -> Figures:
         config, labels = self.recipe.config.supervised, labeled.targets
@@ -258,17 +266,20 @@ class SemiSupervisedStep:
         """Return the parts of the loss on unlabelled images; a term has one part a scale."""
         assert self.labeler is not None  # the recipe has terms
         images, given = weak_and_strong(unlabeled, made_here=self.recipe.config.views.weak != "none")
-        batch = Batch(images, valid=valid, first=self._first(len(images)))
+        first, self.batch["unlabeled"] = self._before(len(images))
+        batch = Batch(images, valid=valid, first=first)
         batch = self.weak(batch, rng=self._rng.child("weak", "unlabeled"))
+        wrapper = wrapper_of(self.model)
+        if wrapper is not None and wrapper.broadcast_buffers and self.group is not None:
+            share_buffers(self.teacher.model, self.group)  # as it does with the student's: all label with one teacher
         with torch.no_grad():
             predictions = self.labeler.predict(self._teacher, batch.images)
-        if predictions.num_classes != self.num_classes:
-            raise SampleError(f"the teacher has {predictions.num_classes} classes, the labels {self.num_classes}")
+        self._same_classes(predictions.num_classes, "teacher")
         if not self._looked:
             self._looked = True
-            warn_of_kind(predictions, stacklevel=4)
+            warn_of_kind(predictions)
             if given is not None and not any(takes_strong(term) for term in self.recipe.config.terms):
-                warnings.warn("no term of the recipe uses the strong views that were passed", stacklevel=3)
+                warn_caller("no term of the recipe uses the strong views that were passed")
         rng = self._rng
         a_round = Round(
             self.labeler,
@@ -318,22 +329,21 @@ class SemiSupervisedStep:
         self._same_classes(predictions.num_classes)
         return predictions
 
-    def _same_classes(self, number: int) -> None:
+    def _same_classes(self, number: int, who: str = "model") -> None:
         if number != self.num_classes:
-            raise SampleError(f"the model has {number} classes, the labels {self.num_classes}")
+            raise SampleError(
+                f"the {who} has {number} classes, the labels {self.num_classes}",
+                where="SemiSupervisedStep",
+                allowed="equal numbers",
+                hint="Check the last layer, and num_classes or the recipe's labels; drop a background output yourself",
+            )
 
     def _teacher(self, images: Tensor) -> Predictions:
         return self.read(self.teacher(images), (int(images.shape[2]), int(images.shape[3])))
 
-    def _first(self, count: int) -> int:
-        """Return how many unlabelled images the processes before this one have."""
-        if self.group is None:
-            return 0
-        counts = torch.zeros(dist.get_world_size(self.group), dtype=torch.long)
-        counts[dist.get_rank(self.group)] = count
-        counts = counts.to(next(iter(self.teacher.model.parameters())).device)
-        dist.all_reduce(counts, group=self.group)
-        return int(counts[: dist.get_rank(self.group)].sum())
+    def _before(self, count: int) -> tuple[int, int]:
+        """Return how many images the processes before this one have, and how many all have."""
+        return images_before(count, self.group, next(iter(self.teacher.model.parameters())).device)
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[object]:
         """Let DistributedDataParallel reduce gradients after the last of several backward passes only."""
@@ -369,14 +379,8 @@ def online_recipe(
     return loaded
 
 
-def _group_of(model: nn.Module) -> Group | None:
-    """Return the processes of DistributedDataParallel, None without it."""
-    inner = getattr(model, "_orig_mod", model)
-    return inner.process_group if isinstance(inner, nn.parallel.DistributedDataParallel) else None
-
-
 def _warn_of_hidden_layers(model: nn.Module) -> None:
     config = getattr(unwrap(model), "config", None)
     if getattr(config, "use_auxiliary_loss", False) and not getattr(config, "output_auxiliary_logits", True):
         told = "only the last decoder layer is returned, and gets a loss: set model.config.output_auxiliary_logits=True"
-        warnings.warn(told, stacklevel=3)
+        warn_caller(told)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from genaug.errors import ConfigError
+from genaug.errors import ConfigError, warn_caller
 from genaug_torch.state import differences
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -53,8 +52,8 @@ class EmaTeacher:
         coarse = {p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype.itemsize < 4}
         if coarse and 0 < decay < 1:
             found = f"weights in {', '.join(sorted(map(str, coarse)))}: their average hardly moves"
-            warnings.warn(f"{found}. Keep them in float32 and train under torch.autocast", stacklevel=3)
-        self.decay, self.ramp = decay, ramp
+            warn_caller(f"{found}. Keep them in float32 and train under torch.autocast")
+        self.decay, self.ramp, self._count = decay, ramp, 0
         self._average = AveragedModel(unwrap(model), multi_avg_fn=self._follow, use_buffers=True)
         self._average.requires_grad_(False).eval()
         if not ramp:
@@ -73,14 +72,15 @@ class EmaTeacher:
 
     def update(self, model: nn.Module) -> None:
         """Follow `model` by one step; call it after every step of the optimizer."""
+        self._count = int(self._average.n_averaged)
         self._average.update_parameters(unwrap(model))
 
-    def _follow(self, teacher: Tensors, student: Tensors, updates: Tensor | int) -> None:
+    def _follow(self, teacher: Tensors, student: Tensors, updates: Tensor | int) -> None:  # noqa: ARG002
+        # `updates` lies where the weights are: to read it there, the CPU would wait for a GPU in every call.
         if not teacher[0].is_floating_point():
             torch._foreach_copy_(teacher, student)
             return
-        count = int(updates)
-        decay = min(1 - 1 / (count + 1), self.decay) if self.ramp else self.decay
+        decay = min(1 - 1 / (self._count + 1), self.decay) if self.ramp else self.decay
         torch._foreach_lerp_(teacher, student, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from genaug.errors import ConfigError, SampleError
+from genaug.errors import ConfigError, SampleError, warn_caller
 from genaug.predictions import full
 from genaug.rng import Rng
 from genaug.step_config import ViewsConfig
@@ -99,7 +98,7 @@ class StrongView:
         low, high = (float(value) for value in pixels.aminmax())
         if low < -SLACK or high > 1 + SLACK:
             found = f"images are taken to be in [0, 1] and clamped, but reach from {low:.2f} to {high:.2f}"
-            warnings.warn(f"{found}: pass the mean and std that they were normalised with", stacklevel=5)
+            warn_caller(f"{found}: pass the mean and std that they were normalised with")
 
 
 def channels(values: Sequence[float] | None, default: float, name: str) -> Tensor:

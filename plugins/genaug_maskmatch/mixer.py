@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +10,7 @@ import torch
 
 from genaug.batch import Batch
 from genaug.config import validate
+from genaug.errors import warn_caller
 from genaug.interfaces import Mixer
 from genaug.rng import Rng
 from genaug_maskmatch.config import Grid, PatchMaskOptions, Sampling
@@ -80,8 +80,7 @@ class PatchMask(Mixer):
             return
         self._warned = True
         what = "one patch spans a whole side" if min(size) < patch else f"only {cells} patches"
-        warnings.warn(
+        warn_caller(
             f"patch-mask: {what} in images of {size[0]}x{size[1]} pixels, so some images are hidden entirely "
-            f"and others not at all. Set 'patch' below {patch}.",
-            stacklevel=4,
+            f"and others not at all. Set 'patch' below {patch}."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from genaug.batch import Batch
 from genaug.config import validate
-from genaug.errors import SampleError
+from genaug.errors import SampleError, warn_caller
 from genaug.interfaces import Mixer
 from genaug.mixture import Mixture
 from genaug.rng import Rng
@@ -69,7 +68,7 @@ class UncertaintyPatchCutMix(Mixer):
         self.ignore_index = ignore_index
         self._checked = False
         if grid**2 in self.options.ks:
-            warnings.warn(f"k = {grid**2} replaces whole images by labelled ones", UserWarning, stacklevel=2)
+            warn_caller(f"k = {grid**2} replaces whole images by labelled ones")
 
     @classmethod
     def from_config(cls, options: UpcOptions, context: BuildContext) -> Self:

@@ -100,3 +100,12 @@ def test_averages_in_half_precision_are_warned_of():
         teacher.update(model)
     assert float((teacher.model[0].weight == before).float().mean()) > 0.5  # this is why
     EmaTeacher(student().bfloat16(), decay=0.0)
+
+
+def test_an_update_waits_for_no_number_on_the_models_device():
+    """On the device 'meta' reading a number is an error; on a GPU it makes the CPU wait."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, device="meta"), nn.BatchNorm2d(4, device="meta"))
+    teacher = EmaTeacher(model, decay=0.9)
+    for _ in range(3):
+        teacher.update(model)
+    assert int(teacher.state_dict()["n_averaged"]) == 3
