@@ -228,10 +228,11 @@ class Panels:
         self.colours = study.colours
         tall = SIDE * study.unlabelled.size[0] / study.unlabelled.size[1]
         cell = TITLE + tall + NOTE
-        width, height = columns * (SIDE + BETWEEN), rows * cell + LEGEND
+        legend = LEGEND + 0.3 * ((len(study.colours) + 1) // IN_A_ROW)  # there may be two more names
+        width, height = columns * (SIDE + BETWEEN), rows * cell + legend
         self.figure = Figure(figsize=(width, height), dpi=140)
         places = [
-            ((column * (SIDE + BETWEEN) + BETWEEN / 2) / width, (LEGEND + NOTE + (rows - 1 - row) * cell) / height)
+            ((column * (SIDE + BETWEEN) + BETWEEN / 2) / width, (legend + NOTE + (rows - 1 - row) * cell) / height)
             for row in range(rows)
             for column in range(columns)
         ]
