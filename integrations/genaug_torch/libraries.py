@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from genaug.errors import MissingDependencyError
+from genaug.errors import MissingDependencyError, warn_caller
 
 Made = TypeVar("Made")
 
@@ -41,7 +40,7 @@ def choose(choice: str, makers: Mapping[str, Callable[[], Made]], *, device: str
         try:
             return name, makers[name]()
         except MissingDependencyError as error:
-            warnings.warn(f"{where}: {name} is installed but not used: {error}", stacklevel=4)
+            warn_caller(f"{where}: {error.found}, so another library is taken")
     return "builtin", makers["builtin"]()
 
 
@@ -57,7 +56,8 @@ def load(module: str, *, where: str) -> Any:
     try:
         return importlib.import_module(module)
     except Exception as error:
-        hint = INSTALL.get(library, f"pip install {library}")
-        absent = isinstance(error, ModuleNotFoundError) and error.name in {library, module}
-        found = f"{library} is not installed" if absent else f"{library} cannot be imported: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name in {library, module}:
+            found, hint = f"{library} is not installed", INSTALL.get(library, f"pip install {library}")
+        else:
+            found, hint = f"{library} cannot be imported ({error})", "Install it again, in a build for this torch"
         raise MissingDependencyError(found, where=where, hint=hint) from error

@@ -170,6 +170,6 @@ def test_views_of_a_later_process_go_on_where_those_before_it_end(monkeypatch):
     step(images, labels, others)
     part = model()
     second, rest = make(part, {"view": "weak"}, views=WEAK), seen_by(part)
-    monkeypatch.setattr(second, "_first", lambda count: 1)  # one image before, of either kind
+    monkeypatch.setattr(second, "_before", lambda count: (1, 1 + count))  # one image before, of either kind
     second(images[1:], labels[1:], others[1:])
     assert all(torch.equal(whole[1:], later) for whole, later in zip(seen, rest, strict=True))
