@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,15 @@ def test_plain_diffusers_loads_and_runs_the_controlnet(made, make_network, input
     card = (made / "README.md").read_text()
     assert "library_name: diffusers" in card
     assert "| 9 | potted plant |" in card
+
+
+def test_the_controlnet_loads_where_there_is_no_genaug(made) -> None:
+    code = (
+        "import sys; sys.modules['genaug'] = sys.modules['genaug_scribblegen'] = None; import diffusers; "
+        "model = diffusers.ControlNetModel.from_pretrained('controlnet'); "
+        "assert model.config.conditioning_channels == 3"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=made, check=True)
 
 
 def test_what_the_table_says(made) -> None:
