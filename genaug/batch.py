@@ -102,9 +102,9 @@ class Batch:
         changed: dict[str, Any] = {"images": function(self.images)}
         changed |= {name: function(value) for name in PIXELS if (value := getattr(self, name)) is not None}
         if self.predictions is not None:
-            confidence = self.predictions.image_confidence
-            confidence = None if confidence is None else function(confidence)
-            changed["predictions"] = replace(self.predictions.map(function), image_confidence=confidence)
+            found = {name: getattr(self.predictions, name) for name in ("image_confidence", "query_logits")}
+            beside: dict[str, Any] = {name: function(value) for name, value in found.items() if value is not None}
+            changed["predictions"] = replace(self.predictions.map(function), **beside)
         if self.soft is not None:
             changed["soft"] = self.soft.map(function)
         return replace(self, **changed)

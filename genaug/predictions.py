@@ -27,6 +27,8 @@ class Predictions:
         values: float ``[B, K, H, W]``, any float dtype.
         kind: ``logits``, ``log_probs``, ``probs`` (rows sum to 1) or ``scores`` (not negative, any sum).
         image_confidence: float ``[B]``, how sure a query model is of its queries on the whole; None elsewhere.
+        query_logits: float ``[B, Q, K + 1]``, the class logits that it is the confidence of, for those who average
+            several answers before they ask how sure they are; None elsewhere.
 
     Raises:
         SampleError: Another shape, dtype or kind.
@@ -35,6 +37,7 @@ class Predictions:
     values: Tensor
     kind: Kind
     image_confidence: Tensor | None = None
+    query_logits: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -179,3 +182,8 @@ class PseudoTargets:
 def full(values: Tensor) -> Tensor:
     """Return `values` in float32 at least: half precision is too coarse for thresholds and sums."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def query_confidence(logits: Tensor) -> Tensor:
+    """Return the mean over queries of their largest probability, ``[B]``, of class logits ``[B, Q, K + 1]``."""
+    return full(logits).softmax(-1).amax(-1).mean(-1)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genaug.errors import ConfigError, SampleError, warn_caller
-from genaug.predictions import Kind, Predictions, full
+from genaug.predictions import Kind, Predictions, full, query_confidence
 
 #: Where dense outputs usually are: transformers, torchvision.
 DENSE = ("logits", "out")
@@ -146,8 +146,8 @@ def project_queries(
         if order == "resize-logits" and tuple(masks.shape[2:]) != tuple(size):
             masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=align_corners)
         scores = torch.einsum("bqk,bqhw->bkhw", classes[..., :-1], masks.sigmoid())
-        confidence = classes.amax(-1).mean(-1)
-        return Predictions(scores, "scores", confidence).resized(size, align_corners=align_corners)
+        made = Predictions(scores, "scores", query_confidence(class_logits), class_logits)
+        return made.resized(size, align_corners=align_corners)
 
 
 def warn_of_kind(predictions: Predictions) -> None:

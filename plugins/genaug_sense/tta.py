@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genaug.predictions import Predictions, full
+from genaug.predictions import Predictions, full, query_confidence
+from genaug.sizes import scaled_size
 
 Teacher = Callable[[Tensor], Predictions]
 
@@ -33,7 +34,7 @@ def averaged(
     for scale in scales:
         scaled = images
         if scale != 1:
-            changed = [max(multiple, round(scale * edge / multiple) * multiple) for edge in size]
+            changed = scaled_size(size, scale, multiple)
             scaled = F.interpolate(images, size=changed, mode="bilinear", align_corners=align_corners)
         plain, mirrored = teacher(scaled), teacher(scaled.flip(3)).map(lambda values: values.flip(3))
         answers += [answer.resized(size, align_corners=align_corners) for answer in (plain, mirrored)]
@@ -41,7 +42,10 @@ def averaged(
 
 
 def mean_of(answers: Sequence[Predictions]) -> Predictions:
-    """Return the mean of predictions of one kind and size."""
+    """Return the mean of predictions of one kind and size.
+
+    The image confidence is that of the mean class logits, query by query (released code), or without them the mean.
+    """
     values = full(answers[0].values).clone()
     for answer in answers[1:]:
         values += answer.values
@@ -49,8 +53,13 @@ def mean_of(answers: Sequence[Predictions]) -> Predictions:
     if answers[0].kind == "log_probs":
         values = values.log_softmax(1)
     confidences = [answer.image_confidence for answer in answers if answer.image_confidence is not None]
-    confidence = torch.stack(confidences).mean(0) if len(confidences) == len(answers) else None
-    return replace(answers[0], values=values, image_confidence=confidence)
+    logits = [full(answer.query_logits) for answer in answers if answer.query_logits is not None]
+    confidence = None
+    if len(logits) == len(answers):
+        confidence = query_confidence(torch.stack(logits).mean(0))
+    elif len(confidences) == len(answers):
+        confidence = torch.stack(confidences).mean(0)
+    return replace(answers[0], values=values, image_confidence=confidence, query_logits=None)
 
 
 def joined(first: Predictions, second: Predictions) -> Predictions:
@@ -58,4 +67,5 @@ def joined(first: Predictions, second: Predictions) -> Predictions:
     confidence = None
     if first.image_confidence is not None and second.image_confidence is not None:
         confidence = torch.cat([first.image_confidence, second.image_confidence])
-    return replace(first, values=torch.cat([first.values, full(second.values)]), image_confidence=confidence)
+    values = torch.cat([first.values, full(second.values)])
+    return replace(first, values=values, image_confidence=confidence, query_logits=None)

@@ -1,5 +1,7 @@
 """Mixtures: every field of a result comes from the same place."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -99,6 +101,9 @@ def test_batches_move_and_flip_as_a_whole():
     flipped = batch.map(lambda value: value.flip(0))
     assert torch.equal(flipped.targets, batch.targets.flip(0))
     assert flipped.predictions.image_confidence.tolist() == [2, 1, 0]
+    queries = replace(batch.predictions, query_logits=torch.arange(3.0).view(3, 1, 1))
+    turned = replace(batch, predictions=queries).map(lambda value: value.flip(0))
+    assert turned.predictions.query_logits.flatten().tolist() == [2, 1, 0]
     moved = batch.to("meta")
     assert {t.device.type for t in (moved.images, moved.valid, moved.predictions.values, moved.soft.offsets)} == {
         "meta"

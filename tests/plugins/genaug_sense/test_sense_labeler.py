@@ -236,6 +236,24 @@ def test_tta_keeps_log_probabilities_normalised_and_averages_image_confidence() 
     torch.testing.assert_close(made.image_confidence, batch.mean((1, 2, 3)))
 
 
+def test_tta_of_queries_asks_how_sure_their_mean_is() -> None:
+    """Released code: class logits are averaged over the passes, then comes the softmax; not the other way round."""
+    logits = {True: torch.tensor([[6.0, 0, 0], [0, 6, 0]]), False: torch.tensor([[0, 6.0, 0], [0, 6, 0]])}
+
+    def teacher(images: torch.Tensor) -> Predictions:
+        left = bool(images[0, 0, 0, 0] < 0.5)  # the mirror image has it on the other side
+        return project_queries(logits[left].expand(len(images), -1, -1), torch.zeros(len(images), 2, 4, 4), (4, 4))
+
+    images = torch.linspace(0, 1, 4).expand(2, 3, 4, 4)
+    sure = float(teacher(images).image_confidence[0])
+    made = QuerySenseLabeler(tta="full").predict(teacher, images).image_confidence
+    expected = torch.stack(list(logits.values())).mean(0).softmax(-1).amax(-1).mean()
+    torch.testing.assert_close(made, expected.expand(2))
+    assert float(expected) < 0.8 < sure
+    half = QuerySenseLabeler(tta="half").predict(teacher, images).image_confidence
+    torch.testing.assert_close(half, torch.stack([expected, torch.tensor(sure)]))
+
+
 # ---------------------------------------------------------------- mask classifiers
 
 
