@@ -199,6 +199,10 @@ class Filter(ABC):
 class PseudoLabeler(ABC):
     """Teacher predictions to targets and weights, on the trainer's device. Subclasses implement `_label`."""
 
+    #: Which sizes the model takes, as far as options of the labeler say so; terms that scale images follow.
+    multiple_of: int = 1
+    max_side: int | None = None
+
     def predict(self, teacher: Callable[[torch.Tensor], Predictions], images: torch.Tensor) -> Predictions:
         """Ask the teacher about the weak view ``[B, 3, H, W]``; override it to ask at several scales or flips.
 

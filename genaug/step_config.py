@@ -138,7 +138,11 @@ class TermConfig(_Part):
     weight: float = Field(1.0, ge=0, description="Factor of this loss.")
     scales: tuple[float, ...] = Field((1.0,), description="Scales at which the student sees the images (MaskMatch).")
 
-    multiple_of: int = Field(1, ge=1, description="Round scaled sizes to multiples of this, e.g. a ViT's patch size.")
+    multiple_of: int | None = Field(
+        None,
+        ge=1,
+        description="Round scaled sizes to multiples of this, e.g. a ViT's patch size; by default as the labeler does.",
+    )
 
     @field_validator("scales")
     @classmethod

@@ -21,6 +21,7 @@ from genaug.predictions import Predictions, PseudoTargets, full
 from genaug.recipe import Recipe, load_recipe
 from genaug.registry import default_registry
 from genaug.rng import Rng
+from genaug.sizes import scaled_size
 from genaug.step_config import TermConfig
 from genaug_torch.inputs import Views, check_classes, check_labeled, weak_and_strong
 from genaug_torch.losses import Group, processes, supervised_loss, unlabeled_loss
@@ -318,9 +319,10 @@ class SemiSupervisedStep:
         loss: Tensor = self.set_losses[name](layers, sets, rng=rng, group=self.group)
         return loss
 
-    def _student(self, images: Tensor, scale: float = 1.0, multiple_of: int = 1) -> object:
-        if scale != 1:
-            scaled = [multiple_of * max(1, round(scale * length / multiple_of)) for length in images.shape[2:]]
+    def _student(self, images: Tensor, scale: float = 1.0, multiple_of: int | None = None) -> object:
+        if self.labeler is not None and scale != 1:
+            size, multiple = (int(images.shape[2]), int(images.shape[3])), multiple_of or self.labeler.multiple_of
+            scaled = scaled_size(size, scale, multiple, max_side=self.labeler.max_side, where="labeler.max_side")
             images = F.interpolate(images, size=scaled, mode="bilinear", align_corners=self.read.align_corners)
         return self.model(images)
 

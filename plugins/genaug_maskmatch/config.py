@@ -53,10 +53,15 @@ class MaskMatchOptions(Options):
         description="Average probabilities (ours: tau is a probability), or logits (eq. 7 as printed).",
     )
     multiple_of: int = Field(
-        1, ge=1, description="Round scaled sides to a multiple, for models that want one (patch size of a ViT; ours)."
+        1,
+        ge=1,
+        description="Round scaled sides to a multiple, for models that want one (patch size of a ViT; ours). The terms "
+        "follow unless they have their own.",
     )
     max_side: int | None = Field(
-        None, ge=1, description="Refuse longer sides than this, before memory or positions run out (ours)."
+        None,
+        ge=1,
+        description="Refuse longer sides than this, here and in the terms, before memory or positions run out (ours).",
     )
     align_corners: bool = Field(False, description="Of the bilinear resizing; as your model resizes (ours).")
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from genaug.errors import SampleError
 from genaug.predictions import Predictions, full
+from genaug.sizes import Size
 from genaug_maskmatch.config import Average, Grid, Sampling
 
-Size = tuple[int, int]
 #: Images ``[B, 3, h, w]`` to predictions of the same size.
 Teacher = Callable[[Tensor], Predictions]
 
@@ -110,12 +110,6 @@ def hide(images: Tensor, hidden: Tensor, fill: float = 0.0) -> Tensor:
 
 
 # ---------------------------------------------------------------------- scales
-
-
-def scaled_size(size: Size, scale: float, multiple_of: int = 1) -> Size:
-    """Return ``(H, W)`` times `scale`, each side rounded to the nearest multiple; at least one multiple."""
-    height, width = (multiple_of * max(1, round(scale * side / multiple_of)) for side in size)
-    return height, width
 
 
 def average_scales(

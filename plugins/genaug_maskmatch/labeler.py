@@ -8,12 +8,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from genaug.config import validate
-from genaug.errors import SampleError
 from genaug.interfaces import PseudoLabeler
 from genaug.predictions import Predictions, PseudoTargets
+from genaug.sizes import scaled_size
 from genaug_basics.threshold import confident_targets
 from genaug_maskmatch.config import Average, MaskMatchOptions
-from genaug_maskmatch.functional import Size, Teacher, average_scales, scaled_size
+from genaug_maskmatch.functional import Teacher, average_scales
 
 if TYPE_CHECKING:
     from genaug.recipe import BuildContext
@@ -27,8 +27,8 @@ class MaskMatchLabeler(PseudoLabeler):
         threshold: Of the averaged probability, in [0, 1].
         strict: Keep above the threshold only, not at it.
         average: ``probs`` or ``logits``.
-        multiple_of: Scaled sides are rounded to multiples of it.
-        max_side: Longest side that any scale may have; None allows all.
+        multiple_of: Scaled sides are rounded to multiples of it, here and in the terms; scale 1 is the image as it is.
+        max_side: Longest side that any scale may have, here and in the terms; None allows all.
         align_corners: Of the resizing.
 
     Raises:
@@ -51,6 +51,7 @@ class MaskMatchLabeler(PseudoLabeler):
             "multiple_of": multiple_of, "max_side": max_side, "align_corners": align_corners,
         }  # fmt: skip
         self.options: MaskMatchOptions = validate(MaskMatchOptions, given, where="labeler maskmatch")
+        self.multiple_of, self.max_side = multiple_of, max_side
 
     @classmethod
     def from_config(cls, options: MaskMatchOptions, context: BuildContext) -> Self:  # noqa: ARG003
@@ -65,19 +66,11 @@ class MaskMatchLabeler(PseudoLabeler):
                 another size than that of its images.
         """
         options, own = self.options, (int(images.shape[2]), int(images.shape[3]))
-        sizes = [self._size(own, scale) for scale in options.scales]
+        sizes = [
+            scaled_size(own, scale, options.multiple_of, max_side=options.max_side, where="labeler.max_side")
+            for scale in options.scales
+        ]
         return average_scales(teacher, images, sizes, average=options.average, align_corners=options.align_corners)
-
-    def _size(self, own: Size, scale: float) -> Size:
-        size, limit = scaled_size(own, scale, self.options.multiple_of), self.options.max_side
-        if limit is not None and max(size) > limit:
-            raise SampleError(
-                f"scale {scale:g} makes {size[0]}x{size[1]} of {own[0]}x{own[1]} pixels",
-                where="labeler.max_side",
-                allowed=f"at most {limit} a side",
-                hint="Train on smaller crops, or take the scale out of 'scales'",
-            )
-        return size
 
     def _label(
         self,

@@ -13,8 +13,9 @@ from genaug.config import validate
 from genaug.errors import warn_caller
 from genaug.interfaces import Mixer
 from genaug.rng import Rng
+from genaug.sizes import Size
 from genaug_maskmatch.config import Grid, PatchMaskOptions, Sampling
-from genaug_maskmatch.functional import Size, draw_cells, expand_cells, grid_shape, hide
+from genaug_maskmatch.functional import draw_cells, expand_cells, grid_shape, hide
 
 if TYPE_CHECKING:
     from genaug.recipe import BuildContext

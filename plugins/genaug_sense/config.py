@@ -35,7 +35,12 @@ class TransportOptions(Options):
         min_length=1,
         description="Scales of tta, each with its mirror image (C: 1; 1 and 1.25 for ADE20K, COCO).",
     )
-    multiple: int = Field(1, ge=1, description="Scaled sizes are rounded to multiples of this (C: the patch size, 14).")
+    multiple: int = Field(
+        1,
+        ge=1,
+        description="Scaled sizes are rounded to multiples of this (C: the patch size, 14). The terms follow unless "
+        "they have a multiple_of.",
+    )
     align_corners: bool = Field(
         False, description="Of the resizing of images and answers for tta; as your model resizes (ours)."
     )

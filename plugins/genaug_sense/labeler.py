@@ -38,6 +38,7 @@ class SenseLabeler(PseudoLabeler):
 
     def __init__(self, **options: Any) -> None:
         self.options = validate(SenseOptions, options, where="labeler sense")
+        self.multiple_of = self.options.multiple
 
     @classmethod
     def from_config(cls, options: SenseOptions, context: BuildContext) -> Self:
@@ -144,6 +145,7 @@ class QuerySenseLabeler(SenseLabeler):
 
     def __init__(self, **options: Any) -> None:
         self.options = validate(QueryOptions, options, where="labeler sense-query")
+        self.multiple_of = self.options.multiple
 
     def _label(
         self, predictions: Predictions, valid: Tensor, ignore_index: int, group: dist.ProcessGroup | None
