@@ -32,6 +32,11 @@ class ScribbleTrainingOptions(TrainingOptions):
     scribble_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of the rows whose scribble is replaced by the null condition (P, C)."
     )
+    hint_init: Literal["plain", "scaled"] = Field(
+        "plain",
+        description="First weights of the hint encoder: diffusers' own (P, C), or scaled to the labelled hints so that "
+        "a short training follows the scribble (ours).",
+    )
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step."""

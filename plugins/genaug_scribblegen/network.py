@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from genaug.errors import ConfigError
 from genaug.rng import Rng
@@ -109,3 +110,26 @@ def start_controlnet(pipe: Any, channels: int, rng: Rng, *, base: str) -> Any:
             why = " ".join(str(error).split())
             raise ConfigError(f"{base!r} cannot have a ControlNet: {why}", where="generator.base") from error
     return controlnet.to(pipe.unet.device).requires_grad_(True)  # float32, as it was made
+
+
+@torch.no_grad()
+def scale_hint_encoder(encoder: Any, hints: Tensor) -> None:
+    """Rescale the first weights of a hint encoder so that every layer's features differ between hints and places.
+
+    With torch's own first weights the features of a hint that is one colour nearly everywhere are nearly constant after
+    six layers: on genaug-tiny 300 steps of training then leave the prediction a hundred times less sensitive to the
+    scribble. Here every channel gets mean 0 and deviation 1 over `hints`, layer by layer (Krähenbühl et al.,
+    "Data-dependent Initializations of Convolutional Neural Networks", ICLR 2016). The last layer stays zero, so the
+    ControlNet still changes nothing at first, and its architecture is diffusers' own.
+
+    Args:
+        encoder: ``controlnet_cond_embedding`` of a ControlNet that was not trained yet.
+        hints: ``[B, C_hint, H, W]``, a few labelled ones.
+    """
+    features = hints.to(encoder.conv_in.weight.dtype)
+    for layer in (encoder.conv_in, *encoder.blocks):
+        out = layer(features)
+        mean, deviation = out.mean((0, 2, 3)), out.std((0, 2, 3)).clamp_min(1e-4)
+        layer.weight.div_(deviation[:, None, None, None])
+        layer.bias.sub_(mean).div_(deviation)
+        features = F.silu(layer(features))

@@ -94,3 +94,8 @@ class ScribbleTask:
         views = [s[:, ::-1].copy() if row.flip else s for row, s in zip(rows, scribbles, strict=True)]
         # Ids travel to the device, not hints: those take up to hundreds of times the bytes.
         return self.codec.encode(torch.from_numpy(np.stack(views)).to(self.pipe.unet.device))
+
+    def some_hints(self, most: int = 16) -> Tensor:
+        """Return the hints of the first examples that have the size of the very first, ``[B, C_hint, H, W]``."""
+        rows = [Row(i, False, 0, 0) for i, size in enumerate(self.sizes) if size == self.sizes[0]]
+        return self.hints(rows[:most])

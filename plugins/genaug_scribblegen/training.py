@@ -24,7 +24,7 @@ from genaug_diffusion.selection import Chosen, split, survey
 from genaug_diffusion.training import AdapterTrainer, TrainingResult
 from genaug_scribblegen.adapter_files import CONTROLNET, FORMAT
 from genaug_scribblegen.checkpoint import save_adapter
-from genaug_scribblegen.network import ScribbleNetwork, start_controlnet
+from genaug_scribblegen.network import ScribbleNetwork, scale_hint_encoder, start_controlnet
 from genaug_scribblegen.null_condition import NullCondition, null_size
 from genaug_scribblegen.task import ScribbleTask
 
@@ -108,6 +108,8 @@ def adapt(
         remove_temporary(part, TAG)
     shown = [samples[i] for i in usable[: options.training.preview_images]]
     with started(generator, rng) as network:
+        if options.training.hint_init == "scaled":
+            scale_hint_encoder(network.controlnet.controlnet_cond_embedding, task.some_hints())
         trainer = AdapterTrainer(
             network,
             network.trainable(),

@@ -16,7 +16,7 @@ from genaug.errors import AdapterError, ConfigError, SampleError
 from genaug_diffusion.testing import make_pipeline
 from genaug_diffusion.training import AdapterTrainer, Row
 from genaug_scribblegen.config import ScribbleTrainingOptions
-from genaug_scribblegen.network import check_base_takes_controlnet, start_controlnet
+from genaug_scribblegen.network import check_base_takes_controlnet, scale_hint_encoder, start_controlnet
 from genaug_scribblegen.null_condition import NullCondition, null_size
 from genaug_scribblegen.task import ScribbleTask
 
@@ -347,3 +347,35 @@ def test_what_diffusers_refuses_is_told_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"'sd/broken' cannot have a ControlNet: .*state_dict") as caught:
         start_controlnet(broken, 3, Rng(0), base="sd/broken")
     assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------- first weights of the hint encoder
+
+
+def test_a_scaled_hint_encoder_tells_hints_apart_and_changes_nothing_yet(make_generator, samples, labels) -> None:
+    generator = make_generator()
+    task = make_task(generator, samples, labels, dropout=0.0)
+    controlnet = start_controlnet(generator.pipe, generator.codec.channels, Rng(3), base="tiny")
+    hints, encoder = task.some_hints(), controlnet.controlnet_cond_embedding
+    assert len(hints) == len(samples)
+    scale_hint_encoder(encoder, hints)
+    with torch.no_grad():
+        features = hints
+        for layer in (encoder.conv_in, *encoder.blocks):
+            features = layer(features)
+            mean, deviation = features.mean((0, 2, 3)), features.std((0, 2, 3))
+            torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-4, rtol=0)
+            torch.testing.assert_close(deviation, torch.ones_like(deviation), atol=1e-3, rtol=0)
+            features = torch.nn.functional.silu(features)
+        assert not encoder(hints).any()
+
+
+@pytest.mark.parametrize("hint_init", ["plain", "scaled"])
+def test_the_first_weights_are_what_the_option_says(make_generator, samples, labels, tmp_path, hint_init: str) -> None:
+    training = {"steps": 1, "batch_size": 2, "learning_rate": 1e-12, "weight_decay": 0.0, "preview_images": 0}
+    generator = make_generator(training={**training, "hint_init": hint_init})
+    generator.adapt(samples, tmp_path, labels=labels, rng=Rng(5))
+    got = load_file(tmp_path / WEIGHTS)["controlnet_cond_embedding.conv_in.weight"]
+    first = start_controlnet(generator.pipe, generator.codec.channels, Rng(5).child("controlnet"), base="tiny")
+    plain = first.controlnet_cond_embedding.conv_in.weight.detach()
+    assert torch.allclose(got, plain, atol=1e-6) == (hint_init == "plain")
