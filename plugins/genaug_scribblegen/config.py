@@ -58,6 +58,11 @@ class ScribbleGenOptions(Options):
         description="Shipped base, folder or Hub id, Stable Diffusion 1.x/2.x (P: 1.5).",
     )
     revision: str | None = Field(None, description="Hub branch, tag or commit of the base.")
+    controlnet: str | None = Field(
+        None,
+        description="ControlNet to start adapting from, for users with few scribbles (ours): a folder, a shipped base "
+        "that has one, or a Hub id; absent: a copy of the base's UNet (P, C).",
+    )
     adapter: str | None = Field(
         None, description="Folder of a trained adapter; absent: adapt on the labelled data first."
     )
@@ -133,8 +138,11 @@ class ScribbleGenOptions(Options):
         """Look for the base model and for the adapter, if one is named."""
         from genaug_diffusion.place import check_base
         from genaug_scribblegen.adapter_files import FORMAT
+        from genaug_scribblegen.place import check_controlnet
 
         check_base(look, self.base)
+        if self.controlnet is not None:
+            check_controlnet(look, self.controlnet)
         if self.adapter is not None:
             FORMAT.check(look, self.adapter)
 
@@ -160,6 +168,10 @@ class ScribbleGenOptions(Options):
             )
         if self.leak_at_one and max(self.levels) < 1:
             raise ValueError("leak_at_one says what happens at encode ratio 1, which encode_ratio does not have")
+        if self.controlnet is not None and self.adapter is not None:
+            raise ValueError("controlnet says what to start adapting from, but with an adapter nothing is adapted")
+        if self.controlnet is not None and training.hint_init == "scaled":
+            raise ValueError("training.hint_init 'scaled' would change what the named controlnet has learned")
         if self.null_learned and training.scribble_dropout == 0:
             raise ValueError(
                 "null_learned needs training.scribble_dropout above 0: nothing else teaches the null condition"

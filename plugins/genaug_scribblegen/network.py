@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +13,7 @@ from genaug.errors import ConfigError
 from genaug.rng import Rng
 from genaug_diffusion.base import vae_factor
 from genaug_scribblegen.null_condition import NullCondition
+from genaug_scribblegen.place import ALLOWED, WHERE
 
 #: Channels of the hint encoder; every one after the first halves the resolution.
 HINT_WIDTHS = (16, 32, 96, 256)
@@ -21,6 +23,10 @@ _PLAIN = {
     "addition_embed_type": None, "class_embed_type": None, "num_class_embeds": None, "encoder_hid_dim_type": None,
     "time_cond_proj_dim": None, "time_embedding_type": "positional", "conv_in_kernel": 3, "dual_cross_attention": False,
 }  # fmt: skip
+
+#: Settings that a ControlNet and the UNet under it have in common.
+_SHARED = ("in_channels", "down_block_types", "block_out_channels", "layers_per_block", "cross_attention_dim",
+           "attention_head_dim", "use_linear_projection")  # fmt: skip
 
 
 class ScribbleNetwork(nn.Module):
@@ -79,6 +85,47 @@ def check_base_takes_controlnet(pipe: Any, base: str) -> None:
             where="generator.base",
             allowed="a text-to-image Stable Diffusion 1.x or 2.x model, no inpainting or SDXL variant",
         )
+
+
+def load_controlnet(pipe: Any, place: str, channels: int, *, local: bool) -> Any:
+    """Return a float32 ControlNet that goes on from one that was trained before.
+
+    Args:
+        pipe: The base pipeline.
+        place: Folder or Hub id of a diffusers ControlNet.
+        channels: Of the hint.
+        local: Whether it is a folder.
+
+    Raises:
+        ConfigError: It cannot be loaded, or it does not fit the base's UNet or the hint.
+    """
+    from diffusers import ControlNetModel
+
+    try:
+        controlnet = ControlNetModel.from_pretrained(
+            place, torch_dtype=torch.float32, use_safetensors=True, local_files_only=local
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"{place} could not be loaded: {why}", where=WHERE, allowed=ALLOWED) from error
+    unet, config = pipe.unet.config, controlnet.config
+    found = {key: (config.get(key), unet.get(key)) for key in _SHARED}
+    found["conditioning_channels"] = (config.conditioning_channels, channels)
+    halvings = vae_factor(pipe).bit_length() - 1
+    found["halvings of the hint"] = (len(config.conditioning_embedding_out_channels) - 1, halvings)
+    strange = [f"{key} {has} instead of {wants}" for key, (has, wants) in found.items() if _plain(has) != _plain(wants)]
+    if strange:
+        raise ConfigError(
+            f"the ControlNet in {place} does not fit: {', '.join(strange)}",
+            where=WHERE,
+            allowed="one that was trained for the same base and for hints of as many channels",
+            hint="Leave the option out to start from the base's UNet",
+        )
+    return controlnet.to(pipe.unet.device).requires_grad_(True)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
 
 
 def start_controlnet(pipe: Any, channels: int, rng: Rng, *, base: str) -> Any:

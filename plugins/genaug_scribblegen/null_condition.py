@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genaug.errors import AdapterError
 from genaug.rng import Rng
 
 KEY = "null_condition"
@@ -33,6 +37,24 @@ class NullCondition(nn.Module):
     def initialize(self, rng: Rng) -> None:
         """Draw standard normal values, as paper and code do."""
         self.value.copy_(torch.randn(self.value.shape, generator=rng.torch()))
+
+    @torch.no_grad()
+    def take(self, path: Path) -> None:
+        """Go on from the values in a file, if it is there and of this shape: those that a ControlNet was trained with.
+
+        Raises:
+            AdapterError: It cannot be read.
+        """
+        if not path.is_file():
+            return
+        try:
+            value = load(path.read_bytes())[KEY]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise AdapterError(
+                f"damaged: cannot be read ({error})", where=str(path), hint="Put the file back"
+            ) from error
+        if value.shape == self.value.shape:
+            self.value.copy_(value)
 
     def forward(self, size: tuple[int, int]) -> Tensor:
         """Return ``[1, C, h, w]``, resized by nearest neighbour."""

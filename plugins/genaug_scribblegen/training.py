@@ -22,10 +22,11 @@ from genaug_diffusion.base import unet_fingerprint
 from genaug_diffusion.curves import PREVIEWS, observer, save_rows
 from genaug_diffusion.selection import Chosen, split, survey
 from genaug_diffusion.training import AdapterTrainer, TrainingResult
-from genaug_scribblegen.adapter_files import CONTROLNET, FORMAT
+from genaug_scribblegen.adapter_files import CONTROLNET, FORMAT, NULL
 from genaug_scribblegen.checkpoint import save_adapter
-from genaug_scribblegen.network import ScribbleNetwork, scale_hint_encoder, start_controlnet
+from genaug_scribblegen.network import ScribbleNetwork, load_controlnet, scale_hint_encoder, start_controlnet
 from genaug_scribblegen.null_condition import NullCondition, null_size
+from genaug_scribblegen.place import find_controlnet
 from genaug_scribblegen.task import ScribbleTask
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 #: Options that decide the adapter; the others (encode ratio, sampler ...) may change without adapting again.
 _DECISIVE = (
-    "base", "revision", "resolution", "size_mode", "hint", "null_learned", "null_shape", "prompt", "class_names",
-    "unknown_class", "dtype", "training",
+    "base", "revision", "controlnet", "resolution", "size_mode", "hint", "null_learned", "null_shape", "prompt",
+    "class_names", "unknown_class", "dtype", "training",
 )  # fmt: skip
 
 
@@ -133,12 +134,18 @@ def adapt(
 
 @contextmanager
 def started(generator: ScribbleGenGenerator, rng: Rng) -> Iterator[ScribbleNetwork]:
-    """Put a fresh ControlNet and null condition on the generator's UNet, which is as before afterwards."""
-    options, unet = generator.options, generator.pipe.unet
+    """Put a ControlNet to train and a null condition on the generator's UNet, which is as before afterwards."""
+    options, pipe, unet = generator.options, generator.pipe, generator.pipe.unet
     channels = generator.codec.channels
-    controlnet = start_controlnet(generator.pipe, channels, rng.child("controlnet"), base=options.base)
     null = NullCondition(channels, null_size(options.null_shape, generator.resolution), learned=options.null_learned)
     null.initialize(rng.child("null"))
+    if options.controlnet is None:
+        controlnet = start_controlnet(pipe, channels, rng.child("controlnet"), base=options.base)
+    else:
+        place, local = find_controlnet(options.controlnet, root=generator.root, registry=generator.registry)
+        controlnet = load_controlnet(pipe, place, channels, local=local)
+        if local:
+            null.take(Path(place).parent / NULL)
     if options.training.gradient_checkpointing:
         for each in (unet, controlnet):
             each.enable_gradient_checkpointing()

@@ -64,6 +64,8 @@ def test_speed_does_not_make_another_recipe_of_it() -> None:
         ({"encode_ratio": [0.5, 0.5]}, "do not ascend"),
         ({"encode_ratio": 0.5, "leak_at_one": True}, "which encode_ratio does not have"),
         ({"training": {"scribble_dropout": 0}}, "nothing else teaches the null condition"),
+        ({"controlnet": "a/b", "adapter": "adapter"}, "with an adapter nothing is adapted"),
+        ({"controlnet": "a/b", "training": {"hint_init": "scaled"}}, "would change what the named controlnet"),
         ({"training": {"batch_size": 2, "micro_batch_size": 3}}, "larger than training.batch_size"),
         ({"guidance_scale": 0.5}, "greater than or equal to 1"),
         ({"guidance": 2}, "guidance"),
@@ -73,6 +75,16 @@ def test_speed_does_not_make_another_recipe_of_it() -> None:
 def test_contradictions_are_refused_before_anything_starts(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         check_models(load_recipe(recipe(**options)))
+
+
+def test_a_controlnet_is_looked_for_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, told in (("empty", "has no ControlNet"), ("./nowhere", "neither a folder nor a Hub id")):
+        look = check_models(load_recipe(recipe(controlnet=name), root=tmp_path), ["generator"])
+        assert [told in problem for problem in look.problems] == [True]
+    look = check_models(load_recipe(recipe(controlnet="someone/controlnet"), root=tmp_path), ["generator"])
+    assert not look.problems
+    assert ["generator.controlnet: 'someone/controlnet' is no folder" in note for note in look.notes] == [True]
 
 
 def test_levels_and_what_they_need() -> None:
