@@ -159,6 +159,9 @@ def train(
             bar.set_postfix(kept=f"{float(figures.get('kept', 0)):.2f}", refresh=False)
     result = {**_score(student, test, classes), "cpu_seconds": state["cpu"], **_averages(state["figures"])}
     result["teacher_miou"] = _score(step.teacher.model, test, classes)["miou"]
+    # Kept for pictures of what an arm learned and labels.
+    models = {"student": student.state_dict(), "teacher": step.teacher.model.state_dict()}
+    torch.save(models, folder / "models.pt")
     done.write_text(json.dumps(result))
     checkpoint.unlink(missing_ok=True)
     return result
