@@ -1,0 +1,71 @@
+"""What a training starts from: diffusers' own first weights, scaled ones, or a ControlNet that somebody trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genaug import Rng
+from genaug.errors import ConfigError
+from genaug_scribblegen.network import start_controlnet
+
+NULL, WEIGHTS = "null_condition.safetensors", "controlnet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize("hint_init", ["plain", "scaled"])
+def test_the_first_weights_are_what_the_option_says(make_generator, samples, labels, tmp_path, hint_init: str) -> None:
+    training = {"steps": 1, "batch_size": 2, "learning_rate": 1e-12, "weight_decay": 0.0, "preview_images": 0}
+    generator = make_generator(training={**training, "hint_init": hint_init})
+    generator.adapt(samples, tmp_path, labels=labels, rng=Rng(5))
+    got = load_file(tmp_path / WEIGHTS)["controlnet_cond_embedding.conv_in.weight"]
+    first = start_controlnet(generator.pipe, generator.codec.channels, Rng(5).child("controlnet"), base="tiny")
+    plain = first.controlnet_cond_embedding.conv_in.weight.detach()
+    assert torch.allclose(got, plain, atol=1e-6) == (hint_init == "plain")
+
+
+@pytest.fixture
+def adapter(make_generator, samples, labels, tmp_path) -> Path:
+    folder = tmp_path / "before"
+    make_generator().adapt(samples, folder, labels=labels, rng=Rng(1))
+    return folder
+
+
+@pytest.mark.parametrize("inside", ["", "controlnet"])
+def test_adapting_goes_on_from_a_named_controlnet(
+    make_generator, samples, labels, adapter, tmp_path, inside: str
+) -> None:
+    training = {"steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    generator = make_generator(controlnet=str(adapter / inside), training=training)
+    generator.adapt(samples, tmp_path / "after", labels=labels, rng=Rng(2))
+    for name in (WEIGHTS, NULL):
+        before, after = load_file(adapter / name), load_file(tmp_path / "after" / name)
+        for key, value in before.items():
+            torch.testing.assert_close(after[key], value, atol=1e-6, rtol=0)
+
+
+def test_a_controlnet_for_other_hints_is_refused(make_generator, samples, labels, adapter, tmp_path) -> None:
+    generator = make_generator(controlnet=str(adapter), hint="onehot")
+    with pytest.raises(ConfigError, match=r"generator\.controlnet: .*conditioning_channels 3 instead of"):
+        generator.adapt(samples, tmp_path / "after", labels=labels, rng=Rng(2))
+    assert not (tmp_path / "after" / WEIGHTS).exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [("missing", "is neither a folder nor a Hub id"), ("empty", "has no ControlNet"), ("cut", "could not be loaded")],
+)
+def test_a_controlnet_that_cannot_be_read_is_one_line(
+    make_generator, samples, labels, adapter, tmp_path, damage: str, message: str
+) -> None:
+    place = tmp_path / "nowhere"
+    if damage == "empty":
+        place.mkdir()
+    elif damage == "cut":
+        place = adapter
+        (adapter / WEIGHTS).write_bytes((adapter / WEIGHTS).read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=message) as caught:
+        make_generator(controlnet=str(place)).adapt(samples, tmp_path / "after", labels=labels, rng=Rng(2))
+    assert "\n" not in str(caught.value)
