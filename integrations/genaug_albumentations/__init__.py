@@ -1,0 +1,1 @@
+"""genaug in albumentations: transforms that draw from a store."""

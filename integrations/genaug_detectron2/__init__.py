@@ -1,0 +1,1 @@
+"""genaug in detectron2: registered stores, mapper, teacher hook, semi-supervised models."""

@@ -1,0 +1,1 @@
+"""genaug in transformers: query segmenters, Trainer callback, data collator."""

@@ -1,0 +1,1 @@
+"""Prompts and text-to-image generation (SENSE): pictures without labels from words."""
