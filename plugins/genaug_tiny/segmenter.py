@@ -7,7 +7,7 @@ to compare training sets at 64 x 64 pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -134,27 +134,70 @@ def train_segmenter(
     """
     _check_pair(images, masks, num_classes, ignore_index)
     draw_weights = _draw_weights(sample_weights, len(images))
+    generator = torch.Generator().manual_seed(seed)
+    x_all, y_all = torch.from_numpy(images), torch.from_numpy(masks.astype(np.int64))
+    class_weights = _class_weights(y_all, num_classes, ignore_index)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(steps):
+            rows = torch.multinomial(draw_weights, batch_size, replacement=True, generator=generator)
+            x = x_all[rows].permute(0, 3, 1, 2).float() / 255
+            yield augmented(x, y_all[rows], generator) if augment else (x, y_all[rows])
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits, y, weight=class_weights, ignore_index=ignore_index)
+
+    return fit(
+        batches(), loss, num_classes=num_classes, ignore_index=ignore_index, steps=steps, lr=lr, seed=seed,
+        width=width, progress=progress,
+    )  # fmt: skip
+
+
+def fit(
+    batches: Iterable[tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    num_classes: int,
+    ignore_index: int = 255,
+    steps: int,
+    lr: float = 4e-3,
+    seed: int = 0,
+    width: int = 12,
+    progress: bool = True,
+) -> SmallUNet:
+    """Train a fresh segmenter on batches from anywhere.
+
+    Args:
+        batches: `steps` pairs of images [B, 3, H, W] float in [0, 1] and masks [B, H, W] int64. One without a single
+            labelled pixel is passed over.
+        loss: Logits [B, K, H, W] float32 and masks to one number.
+        num_classes: number of classes K.
+        ignore_index: id of unlabelled pixels.
+        steps: optimiser steps.
+        lr: peak learning rate of AdamW under a one-cycle cosine.
+        seed: seed of the initial weights.
+        width: see `SmallUNet`.
+        progress: show a progress bar.
+
+    Returns:
+        The model in eval mode, on the CPU.
+    """
     with torch.random.fork_rng(devices=[]):
         # Layer initialisation can only use the global stream; fork_rng gives it back untouched.
         torch.manual_seed(seed)
         model = SmallUNet(num_classes, width=width)
-    generator = torch.Generator().manual_seed(seed)
-    x_all, y_all = torch.from_numpy(images), torch.from_numpy(masks.astype(np.int64))
     # channels_last is the faster layout for small convolutions on CPUs.
     model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
-    class_weights = _class_weights(y_all, num_classes, ignore_index)
     fast_bfloat16 = has_fast_bfloat16()
-    for step in tqdm(range(steps), desc="train segmenter", disable=not progress, leave=False):
+    bar = tqdm(batches, total=steps, desc="train segmenter", disable=not progress, leave=False)
+    for step, (x, y) in enumerate(bar):
         optimiser.param_groups[0]["lr"] = lr * one_cycle(step / steps)
-        rows = torch.multinomial(draw_weights, batch_size, replacement=True, generator=generator)
-        x, y = _batch(x_all[rows], y_all[rows], generator if augment else None)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16):
             logits = model(x.contiguous(memory_format=torch.channels_last)).float()
         if bool((y != ignore_index).any()):  # the mean over no pixel at all would be NaN
-            loss = F.cross_entropy(logits, y, weight=class_weights, ignore_index=ignore_index)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss(logits, y).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     model.eval()
     return model
@@ -230,13 +273,10 @@ def random_geometry(images: Tensor, masks: Tensor | None, generator: torch.Gener
     return images, moved[:, 0].round().long()
 
 
-def _batch(images: Tensor, masks: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Return uint8 images [B, H, W, 3] as floats [B, 3, H, W], with their masks, augmented if there is a generator."""
-    x = images.permute(0, 3, 1, 2).float() / 255
-    if generator is None:
-        return x, masks
-    x, moved = random_geometry(x, masks, generator)
-    return _recolour(x, generator), masks if moved is None else moved
+def augmented(images: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Flip, zoom, crop and recolour images [B, 3, H, W] in [0, 1]; their masks [B, H, W] int64 move alike."""
+    moved, labels = random_geometry(images, masks, generator)
+    return _recolour(moved, generator), masks if labels is None else labels
 
 
 def _recolour(images: Tensor, generator: torch.Generator) -> Tensor:
