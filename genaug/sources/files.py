@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import PIL.Image
@@ -56,11 +56,11 @@ class ColorTable:
         return mask, unknown
 
 
-def read_image(path: Path, *, name: str, gray: bool, max_pixels: int) -> Image:
+def read_image(path: Path | IO[bytes], *, name: str, gray: bool, max_pixels: int) -> Image:
     """Read an image as uint8 ``[H, W, 3]`` RGB.
 
     Args:
-        path: The file.
+        path: The file, or its bytes as an open file.
         name: How reports call it.
         gray: Repeat the channel of 8-bit gray images; they are refused otherwise.
         max_pixels: Larger pictures are refused before they are decoded.
@@ -80,11 +80,11 @@ def read_image(path: Path, *, name: str, gray: bool, max_pixels: int) -> Image:
         return np.array(picture)
 
 
-def read_mask(path: Path, *, name: str, colors: ColorTable | None, max_pixels: int) -> Mask:
+def read_mask(path: Path | IO[bytes], *, name: str, colors: ColorTable | None, max_pixels: int) -> Mask:
     """Read a mask as uint8 ``[H, W]`` of class ids; palette files are read by index, never by colour.
 
     Args:
-        path: The file.
+        path: The file, or its bytes as an open file.
         name: How reports call it.
         colors: For RGB masks; None for masks of ids.
         max_pixels: Larger pictures are refused before they are decoded.
@@ -128,7 +128,7 @@ def _refuse_changed_ids(picture: PIL.Image.Image, raw_mode: str, name: str) -> N
 
 
 @contextmanager
-def _opened(path: Path, name: str, max_pixels: int) -> Iterator[tuple[PIL.Image.Image, str]]:
+def _opened(path: Path | IO[bytes], name: str, max_pixels: int) -> Iterator[tuple[PIL.Image.Image, str]]:
     """Open a picture; yield it with its raw mode, which Pillow forgets as soon as pixels are decoded."""
     try:
         with PIL.Image.open(path) as picture:

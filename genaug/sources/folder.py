@@ -20,13 +20,22 @@ from genaug.sources.base import Source
 from genaug.sources.config import FolderOptions
 from genaug.sources.files import ColorTable, RefusedError, read_image, read_mask
 from genaug.sources.listing import Entry, Layout, Listing, list_samples
-from genaug.sources.survey import Finding, Remark, Survey, count_ids, count_strokes, listed, summarize
+from genaug.sources.survey import (
+    FOREGROUND,
+    Finding,
+    Remark,
+    Survey,
+    binary,
+    count_ids,
+    count_strokes,
+    listed,
+    summarize,
+)
 from genaug.types import Image, Mask, Sample
 
 if TYPE_CHECKING:
     from genaug.recipe import BuildContext
 
-_FOREGROUND = "make it a class: names {0: ..., 255: ...}, ignore_index 254"
 _MANY_IDS = 8  # more foreign ids than this are told in one line: the mask holds something else than class ids
 
 
@@ -98,6 +107,14 @@ class FolderSource(Source):
 
     @cached_property
     def _listing(self) -> Listing:
+        return self.list_entries()
+
+    def list_entries(self) -> Listing:
+        """Find all samples without opening a picture; what a subclass overrides whose format lists them itself.
+
+        Raises:
+            DataError: Something cannot be read, or names nothing.
+        """
         return list_samples(self.layout)
 
     def ids(self) -> Sequence[str]:
@@ -148,12 +165,20 @@ class FolderSource(Source):
                 survey.add(image=read.image, size=read.size, pixels=read.pixels, strokes=read.strokes)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a hundred thousand files
-        survey.problems = summarize(findings) + self._binary(survey)
+        survey.problems = summarize(findings) + binary(survey, self.labels)
         survey.notes = summarize(notes)
         (survey.notes if self.ignore_unknown_ids else survey.problems).extend(self._foreign(foreign))
         self._tell_blank(blank, survey)
         survey.note_single_class(single, ignore)
         return survey
+
+    def read_entry_labels(self, entry: Entry, *, size: tuple[int, int] | None, notes: list[Finding]) -> Mask:
+        """Read the labels of one sample; what a subclass overrides where one file has the labels of many images.
+
+        Arguments, result and errors are those of `read_labels`, which it calls with ``entry.mask``.
+        """
+        assert entry.mask is not None  # `_read` sees to that
+        return self.read_labels(entry.mask, size=size, notes=notes)
 
     def read_labels(self, path: Path, *, size: tuple[int, int] | None, notes: list[Finding]) -> Mask:  # noqa: ARG002
         """Read the labels of one image; what a subclass for another format of labels overrides.
@@ -198,7 +223,7 @@ class FolderSource(Source):
                 read.findings += error.findings
         if entry.mask is not None and (missing or entry.mask.is_file()):
             try:
-                mask = self.read_labels(entry.mask, size=read.size, notes=read.notes)
+                mask = self.read_entry_labels(entry, size=read.size, notes=read.notes)
                 read.size, read.pixels = mask.shape, count_ids(mask)
                 known = {*self.labels.ids, self.labels.ignore_index}
                 read.foreign = tuple(int(i) for i in np.flatnonzero(read.pixels) if int(i) not in known)
@@ -256,7 +281,7 @@ class FolderSource(Source):
                 f"number the classes from 1, with ignore_index 0{self._other_set('ade150')}"
             )
         if foreign == {255} and len(ids) > 1:
-            return f"If 255 means the foreground, {_FOREGROUND}"
+            return f"If 255 means the foreground, {FOREGROUND}"
         return ""
 
     def _other_set(self, name: str) -> str:
@@ -264,22 +289,11 @@ class FolderSource(Source):
         other = LabelSpace.from_config(name)
         return f" (labels: {name})" if tuple(other.names.values()) == tuple(self.labels.names.values()) else ""
 
-    def _binary(self, survey: Survey) -> list[Remark]:
-        """Catch black-and-white masks, whose white is the foreground and not the ignore index it collides with."""
-        if survey.ids != (0, 255) or self.labels.ignore_index != 255 or len(self.labels.ids) < 2:
-            return []
-        share = survey.pixels[255] / survey.pixels.sum()
-        what = (
-            f"the masks hold 0 and 255 only, and 255 ({share:.0%} of the pixels) is the ignore index: every pixel of "
-            "it would be left out of training, and one class would remain"
-        )
-        return [Remark(what, hint=f"If 255 means the foreground, {_FOREGROUND}")]
-
     def _tell_blank(self, blank: list[str], survey: Survey) -> None:
         """Tell of masks without a labelled pixel: a problem if there is none in the whole set, else a note."""
         ignore = self.labels.ignore_index
         if blank and len(blank) == survey.masks:
-            meaning = _FOREGROUND if ignore == 255 else "make it a class and name another ignore_index"
+            meaning = FOREGROUND if ignore == 255 else "make it a class and name another ignore_index"
             hint = f"Ignored is the id {ignore}. If it means something that is seen, {meaning}"
             what = "every pixel of every mask is ignored, so there is nothing to learn from"
             survey.problems.append(Remark(what, tuple(blank), hint))

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from genaug.labels import LabelSpace
 from genaug.types import Mask
 
 NAMED = 3  # file names that a problem lists before it says "and N more"
+#: What to do where 255 is a class.
+FOREGROUND = "make it a class: names {0: ..., 255: ...}, ignore_index 254"
 _SPARSE = 0.25  # where at most this share is labelled, there are scribbles or points rather than regions
 _AHEAD = ((0, 1), (1, -1), (1, 0), (1, 1))  # y and x of the four neighbours that come later
 
@@ -173,3 +176,15 @@ class Survey:
         if subjects and self.is_sparse(ignore_index):
             hint = "Beside the other classes they teach little; scribble on whatever else is in the picture"
             self.notes.append(Remark("scribbles of one class only", tuple(subjects), hint))
+
+
+def binary(survey: Survey, labels: LabelSpace) -> list[Remark]:
+    """Catch black-and-white masks, whose white is the foreground and not the ignore index it collides with."""
+    if survey.ids != (0, 255) or labels.ignore_index != 255 or len(labels.ids) < 2:
+        return []
+    share = survey.pixels[255] / survey.pixels.sum()
+    what = (
+        f"the masks hold 0 and 255 only, and 255 ({share:.0%} of the pixels) is the ignore index: every pixel of "
+        "it would be left out of training, and one class would remain"
+    )
+    return [Remark(what, hint=f"If 255 means the foreground, {FOREGROUND}")]
