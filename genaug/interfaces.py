@@ -128,7 +128,8 @@ class Generator(ABC):
 
         Returns:
             A list aligned with `draws`: samples with image ``[H, W, 3]`` and mask ``[H, W]`` at the condition's
-            size, or `Refused` where there is no image to give (safety checker, nothing but ignored pixels).
+            size, without a mask where the condition has none and nobody knows what is where; or `Refused` where there
+            is no image to give (safety checker, nothing but ignored pixels).
 
         Raises:
             SampleError: In a DataLoader worker; draws that may not share a batch; or a result that breaks the
@@ -156,9 +157,12 @@ class Generator(ABC):
 
     def _check(self, draw: Draw, result: Sample, ignore_index: int) -> None:
         where = f"{type(self).__name__}, sample {draw.key}"
-        if result.image is None or result.mask is None:
+        if result.image is None or (result.mask is None and draw.condition.mask is not None):
             raise SampleError("image or mask missing", where=where, allowed="both")
-        if draw.condition.mask is not None:
+        if result.size != draw.condition.size:
+            found = f"an image of {result.size} for a condition of {draw.condition.size} (height, width)"
+            raise SampleError(found, where=where, allowed="the condition's size")
+        if draw.condition.mask is not None and result.mask is not None:
             _check_only_ignored(draw.condition.mask, result.mask, ignore_index, where=where)
 
     @abstractmethod
@@ -169,6 +173,9 @@ class Generator(ABC):
 class Filter(ABC):
     """Judges all samples made from one condition together. Subclasses implement `_judge`."""
 
+    #: Whether it can judge samples that have no mask, as those made from prompts.
+    judges_unlabeled: bool = False
+
     def prepare(self, context: FilterContext) -> None:  # noqa: B027  (optional to override)
         """Look at real samples and conditions before judging; the default does nothing."""
 
@@ -177,10 +184,15 @@ class Filter(ABC):
 
         Raises:
             SampleError: A verdict changes a mask pixel to anything but the ignore index, has another size, or
-                drops a sample without saying why.
+                drops a sample without saying why; or the samples have no masks, and the filter needs some.
         """
-        verdicts = list(self._judge(group))
         name = type(self).__name__
+        if not self.judges_unlabeled and any(sample.mask is None for sample in group.samples):
+            hint = "Leave the filter out: samples made from prompts have no masks"
+            raise SampleError(
+                "samples without masks", where=f"{name}, {group.id}", allowed="labelled samples", hint=hint
+            )
+        verdicts = list(self._judge(group))
         if len(verdicts) != len(group.samples):
             raise SampleError(f"{len(verdicts)} verdicts for {len(group.samples)} samples", where=f"{name}, {group.id}")
         for sample, k, verdict in zip(group.samples, group.ks, verdicts, strict=True):

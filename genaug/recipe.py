@@ -47,6 +47,7 @@ class BuildContext:
         device: Torch device string.
         ignore_unknown_ids: Sources set ids outside the class table to the ignore index and note it, since the
             generator's options ask for it (`Options.ignores_unknown_ids`); such ids are a problem otherwise.
+        data: The recipe's labelled samples, for conditions that are made of those; None if it names none.
     """
 
     root: Path
@@ -54,6 +55,7 @@ class BuildContext:
     registry: Registry
     device: str = "cpu"
     ignore_unknown_ids: bool = False
+    data: SourceConfig | None = None
     _built: dict[str, Any] = field(default_factory=dict)
     #: ``(folder name, component)`` of everything built that learns from labelled samples first.
     adaptables: list[tuple[str, Adaptable]] = field(default_factory=list)
@@ -84,6 +86,20 @@ class BuildContext:
             if isinstance(built, Adaptable) and built.needs_adapting:
                 self.adaptables.append((f"{use}-{digest([kind, use, checked])[:8]}", built))
         return self._built[key]
+
+    def labelled(self, *, where: str) -> Source:
+        """Build the recipe's source of labelled samples, or return it.
+
+        Args:
+            where: Key of the recipe that asks for it.
+
+        Raises:
+            ConfigError: The recipe names none.
+        """
+        if self.data is None:
+            raise ConfigError("the recipe has no 'data' to take it from", where=where, hint="Add the key 'data'")
+        source: Source = self.build("source", self.data.format, self.data.options, where="data")
+        return source
 
     def predictor(self, spec: str | Mapping[str, Any], *, where: str) -> Predictor:
         """Build a predictor from ``{use: ..., ...}``, or from a path that a predictor component recognises."""
@@ -174,7 +190,9 @@ class Recipe:
         if part is not None:
             _, options = check_options(self.registry, "generator", part.use, part.options, where="generator")
             ignore = isinstance(options, Options) and options.ignores_unknown_ids
-        return BuildContext(self.root, self.labels, self.registry, device, ignore_unknown_ids=ignore)
+        return BuildContext(
+            self.root, self.labels, self.registry, device, ignore_unknown_ids=ignore, data=self.config.data
+        )
 
     def source(self, context: BuildContext | None = None) -> Source:
         """Build the source of labelled samples.

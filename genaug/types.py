@@ -37,29 +37,54 @@ def check_mask(mask: Any, *, where: str) -> Mask:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """Words that ask for an image.
+
+    Args:
+        text: What the image shows; not blank.
+        size: ``(height, width)`` of the image in pixels.
+
+    Raises:
+        SampleError: Blank, or a size below one pixel.
+    """
+
+    text: str
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise SampleError("the prompt is blank", allowed="at least one word")
+        if min(self.size) < 1:
+            raise SampleError(f"an image of {self.size} (height, width)", where="prompt", allowed="at least one pixel")
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """An image, its mask, or both.
+    """An image, its mask, or both; or the prompt of an image that is to be made.
 
     Args:
         id: Source id: the file stem for real data. No path separator.
         image: uint8 ``[H, W, 3]`` RGB, or None for a mask that waits for images.
         mask: uint8 ``[H, W]`` class ids with the label space's ignore index, or None for an unlabelled image.
         meta: JSON-like provenance (parameters, scores, file names).
+        prompt: Words instead of image and mask.
 
     Raises:
-        SampleError: Wrong dtype or shape, sizes that differ, or neither image nor mask.
+        SampleError: Wrong dtype or shape, sizes that differ, a prompt beside an image or mask, or nothing at all.
     """
 
     id: str
     image: Image | None = None
     mask: Mask | None = None
     meta: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    prompt: Prompt | None = None
 
     def __post_init__(self) -> None:
         if not self.id or any(bad in self.id for bad in "/\\\0") or self.id in {".", ".."}:
             raise SampleError(f"sample id {self.id!r}", allowed="a file stem, without path separators")
-        if self.image is None and self.mask is None:
-            raise SampleError("neither image nor mask", where=f"sample {self.id}")
+        if (self.image is None and self.mask is None) == (self.prompt is None):
+            found = "neither image nor mask" if self.prompt is None else "a prompt beside an image or mask"
+            raise SampleError(found, where=f"sample {self.id}", allowed="image, mask or both; or a prompt alone")
         if self.image is not None:
             check_image(self.image, where=f"sample {self.id}")
         if self.mask is not None:
@@ -74,6 +99,8 @@ class Sample:
     @property
     def size(self) -> tuple[int, int]:
         """``(height, width)`` in pixels."""
+        if self.prompt is not None:
+            return self.prompt.size
         array = self.mask if self.mask is not None else self.image
         assert array is not None  # __post_init__ refuses both missing
         return int(array.shape[0]), int(array.shape[1])
@@ -84,7 +111,7 @@ class Draw:
     """One image to make: the `k`-th for `condition`, with its own seed.
 
     Args:
-        condition: What to make an image for (mask, scribble or prompt in ``meta``).
+        condition: What to make an image for: a mask, a scribble, a prompt.
         k: 0-based number of the image within its condition.
         seed: 63-bit seed of this image alone; the only randomness a generator may use for it.
     """
@@ -116,8 +143,8 @@ class Group:
 
     Args:
         id: Id of the condition.
-        condition: Mask uint8 ``[H, W]`` the samples were asked to follow.
-        samples: At least one sample with image ``[H, W, 3]`` and mask ``[H, W]``.
+        condition: Mask uint8 ``[H, W]`` the samples were asked to follow; all ignored where there was none.
+        samples: At least one sample with image ``[H, W, 3]`` and mask ``[H, W]``, None if made from a prompt.
         ks: ``samples[i]`` is image number ``ks[i]`` of its condition.
     """
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+#: Prompts that a dry run prints.
+SHOWN_PROMPTS = 20
+
 _OPTIONS = {
     "device": click.option(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<number> or mps."
@@ -78,6 +81,11 @@ def _plan_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"disk      at most {report['bytes'] / 1e6:.0f} MB"
     yield f"to adapt  {', '.join(report['to_adapt']) or 'nothing'}"
     yield f"filters   {', '.join(report['filters']) or 'none'}"
+    prompts = list(report["prompts"].items())
+    for condition_id, text in prompts[:SHOWN_PROMPTS]:
+        yield f"prompt    {condition_id}: {text}"
+    if len(prompts) > SHOWN_PROMPTS:
+        yield f"          and {len(prompts) - SHOWN_PROMPTS} more prompts; --json has all of them"
 
 
 def _report_lines(report: dict[str, Any]) -> Iterator[str]:

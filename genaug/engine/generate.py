@@ -13,7 +13,7 @@ from genaug.errors import DataError, StoreError
 from genaug.interfaces import Generator
 from genaug.recipe import Recipe
 from genaug.sources.base import Source
-from genaug.store.files import mask_hash
+from genaug.store.files import condition_hash
 from genaug.store.writer import StoreWriter
 from genaug.types import Draw, Sample
 
@@ -75,14 +75,14 @@ def missing_draws(recipe: Recipe, plan: Plan, mine: list[list[int]], writer: Sto
     """Compare what the store holds with the plan, file by file; return the draws to make.
 
     Raises:
-        StoreError: Files are damaged, or samples were made from other masks.
+        StoreError: Files are damaged, or samples were made from other masks or prompts.
     """
     missing: set[int] = set()
     numbers = [n for batch in mine for n in batch]
     for number in bar(numbers, "checking the store") if len(writer.store.index) else numbers:
         position, k = divmod(number, plan.per_condition)
         seed = seed_of(recipe.rng, plan.ids[position], k)
-        if not writer.has(plan.key(number), seed, plan.masks[position]):
+        if not writer.has(plan.key(number), seed, plan.hashes[position]):
             missing.add(number)
     if writer.damaged:
         count = len(writer.damaged)
@@ -168,6 +168,6 @@ class Draws:
         name = self.plan.ids[position]
         if self._last is None or self._last.id != name:
             self._last = self.conditions.load(name)
-            if mask_hash(self._last.mask) != self.plan.masks[position]:
-                raise DataError(f"the mask of {name} changed during the run", where="conditions", hint="Start again")
+            if condition_hash(self._last) != self.plan.hashes[position]:
+                raise DataError(f"the condition {name} changed during the run", where="conditions", hint="Start again")
         return Draw(self._last, k, seed_of(self.recipe.rng, name, k))

@@ -10,7 +10,7 @@ from genaug.errors import DataError
 from genaug.interfaces import Generator
 from genaug.rng import Rng
 from genaug.sources.base import Source
-from genaug.store.files import mask_hash
+from genaug.store.files import condition_hash
 from genaug.types import Draw, Sample
 
 
@@ -29,7 +29,7 @@ class Plan:
 
     Args:
         ids: Condition ids in the source's order.
-        masks: `mask_hash` of each condition.
+        hashes: `condition_hash` of each condition.
         per_condition: K.
         batches: Draw numbers that are made together.
         sizes: How many samples there will be of each ``(height, width)``, that of their condition, by first
@@ -38,7 +38,7 @@ class Plan:
     """
 
     ids: tuple[str, ...]
-    masks: list[str | None]
+    hashes: list[str | None]
     per_condition: int
     batches: list[list[int]]
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -72,7 +72,7 @@ def make_plan(
             be prepared.
         rng: Root of the recipe's streams.
         visit: Called with every condition, in order.
-        outlines: Read no more of the conditions than a preview may (`Source.outline`); `Plan.masks` may lack masks.
+        outlines: Read no more of the conditions than a preview may (`Source.outline`); of `Plan.hashes` some may lack.
 
     Raises:
         DataError: A condition cannot be read, or its id cannot be a file name.
@@ -84,7 +84,7 @@ def make_plan(
     for position, condition in enumerate(bar(_conditions(load, ids), "reading conditions", total=len(ids))):
         if visit is not None:
             visit(condition)
-        plan.masks.append(mask_hash(condition.mask))
+        plan.hashes.append(condition_hash(condition))
         plan.sizes[condition.size] = plan.sizes.get(condition.size, 0) + count
         plan.pixels += count * condition.size[0] * condition.size[1]
         for k in range(count):

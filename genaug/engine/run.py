@@ -20,6 +20,7 @@ from genaug.sources import checked
 from genaug.sources.base import Source
 from genaug.store import SampleStore, Shard, StoreWriter, lock, open_writer
 from genaug.store.files import DATASET
+from genaug.types import Sample
 
 #: In the order they run.
 STAGES = ("adapt", "generate", "filter", "report")
@@ -190,14 +191,20 @@ def preview(recipe: Recipe, *, device: str = "auto", shard: Shard | None = None)
     Returns:
         ``conditions``, ``samples_per_condition``, ``samples``, ``batch_size``, ``batches``, ``sizes`` (width x height
         of the samples -> how many), ``shard``, ``shard_samples``, ``done`` (of all samples), ``bytes`` (upper bound on
-        disk), ``to_adapt``, ``filters``.
+        disk), ``to_adapt``, ``filters``, ``prompts`` (condition id -> text, of conditions that are prompts).
     """
     context = recipe.context(device=resolve_device(device))
     source, conditions = checked_sources(recipe, context)
     del source
     generator = recipe.generator(context)
     recipe.filters(context)
-    plan = make_plan(conditions, generator, recipe.rng, outlines=True)
+    prompts: dict[str, str] = {}
+
+    def note_prompt(condition: Sample) -> None:
+        if condition.prompt is not None:
+            prompts[condition.id] = condition.prompt.text
+
+    plan = make_plan(conditions, generator, recipe.rng, visit=note_prompt, outlines=True)
     mine = [b for number, b in enumerate(plan.batches) if shard is None or shard.has(number)]
     begun = (recipe.output / DATASET).exists()
     to_adapt = []
@@ -219,4 +226,5 @@ def preview(recipe: Recipe, *, device: str = "auto", shard: Shard | None = None)
         "bytes": disk_bytes(plan.pixels, len(plan)),
         "to_adapt": to_adapt,
         "filters": [name for name, _ in recipe.filters(context)],
+        "prompts": prompts,
     }

@@ -58,6 +58,8 @@ def class_table(
             pixels += counted
             conditions += counted > 0
         for row, found in verdicts.of(rows):
+            if row["mask"] is None:
+                continue
             mask = store.mask(row["mask"])
             start = _count(mask)
             before += start

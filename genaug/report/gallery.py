@@ -61,10 +61,11 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class ShownGroup:
-    """One condition on the page; `more` of its images are not shown."""
+    """One condition on the page, a mask or the words of a prompt; `more` of its images are not shown."""
 
     id: str
     condition: Picture | None
+    prompt: str | None
     real: Picture | None
     share: float
     samples: list[Shown]
@@ -111,6 +112,7 @@ def read_group(
     return ShownGroup(
         summary.id,
         None if condition is None else mask_picture(condition, labels),
+        rows[0]["meta"].get("prompt"),
         None if photograph is None else photo(photograph),
         summary.share,
         [_read_sample(store, row, found, labels) for row, found in judged[:IMAGES]],
@@ -122,19 +124,21 @@ def read_group(
 def _read_sample(store: SampleStore, row: Row, found: Mapping[str, Row], labels: LabelSpace) -> Shown:
     sample = store.load(row)
     assert sample.image is not None  # refused draws are in no group
-    assert sample.mask is not None
-    left = combine(store, sample.mask, [v["mask"] for v in found.values() if v["mask"] is not None])
-    newly = left != sample.mask
-    before, after = (float(np.mean(m == labels.ignore_index)) for m in (sample.mask, left))
     dropped = [(f"dropped by {name}", v["reason"]) for name, v in found.items() if not v["keep"]]
-    if not dropped and after == 1:
-        dropped = [("left out", NOTHING_LEFT)]
+    picture, share = None, 1.0
+    if sample.mask is not None:
+        left = combine(store, sample.mask, [v["mask"] for v in found.values() if v["mask"] is not None])
+        newly = left != sample.mask
+        before, after = (float(np.mean(m == labels.ignore_index)) for m in (sample.mask, left))
+        picture, share = mask_picture(left, labels, newly) if newly.any() else None, kept_share(before, after)
+        if not dropped and after == 1:
+            dropped = [("left out", NOTHING_LEFT)]
     return Shown(
         row["key"],
         row["k"],
         photo(sample.image),
-        mask_picture(left, labels, newly) if newly.any() else None,
-        0.0 if dropped else kept_share(before, after),
+        picture,
+        0.0 if dropped else share,
         dropped,
         [name for name in store.filters if name not in found],
         [(name, scores) for name, f in found.items() if (scores := _overall(f["scores"]))],

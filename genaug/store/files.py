@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
 from genaug.errors import GenaugError, StoreError
-from genaug.types import Image, Mask
+from genaug.types import Image, Mask, Sample
 
 #: Every unfinished file starts like this; nothing else in a store does.
 TEMP = ".tmp-"
@@ -27,6 +27,8 @@ MANIFEST = "manifest.jsonl"
 METADATA = "metadata.jsonl"
 RESOLVED = "recipe.resolved.yaml"
 LOCK = ".lock"
+#: What the hash of a prompt begins with; that of a mask is bare.
+PROMPT = "prompt:"
 #: IPTC term for "made by a trained model"; written into every image (XMP) and into ``dataset.json``.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
@@ -112,6 +114,14 @@ def mask_hash(mask: Mask | None) -> str | None:
     if mask is None:
         return None
     return hashlib.sha256(f"{mask.shape[0]}x{mask.shape[1]};".encode() + mask.tobytes()).hexdigest()
+
+
+def condition_hash(condition: Sample) -> str | None:
+    """Return what rows say of a condition: `mask_hash`; of a prompt, ``prompt:`` and the hash of its text and size."""
+    if condition.prompt is None:
+        return mask_hash(condition.mask)
+    height, width = condition.size
+    return PROMPT + hashlib.sha256(f"{height}x{width};{condition.prompt.text}".encode()).hexdigest()
 
 
 def encode_image(image: Image) -> bytes:

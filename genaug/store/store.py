@@ -12,7 +12,17 @@ import numpy as np
 
 from genaug.errors import StoreError
 from genaug.labels import LabelSpace
-from genaug.store.files import DATASET, MANIFEST, TEMP, decode_png, mask_hash, read_bytes, read_recorded, store_error
+from genaug.store.files import (
+    DATASET,
+    MANIFEST,
+    PROMPT,
+    TEMP,
+    decode_png,
+    mask_hash,
+    read_bytes,
+    read_recorded,
+    store_error,
+)
 from genaug.store.journal import Index, Journal, Row
 from genaug.types import Group, Image, Mask, Sample
 
@@ -78,7 +88,7 @@ def condition_name(condition_id: str) -> str:
 
 @dataclass(slots=True)
 class SampleStore:
-    """Generated image-mask pairs in a folder, read one at a time.
+    """Generated image-mask pairs, or images made from prompts, in a folder, read one at a time.
 
     Open with `open`. A store may be read while a run fills it; it then shows what was complete when it was opened.
 
@@ -172,7 +182,7 @@ class SampleStore:
         if row["image"] is None:
             raise StoreError(f"there is no image: {row['refused']}", where=f"{self.path}, sample {row['key']}")
         image: Image = decode_png(read_recorded(self.path, row["image"]), "RGB", where=self.path / row["image"]["file"])
-        return Sample(row["key"], image, self.mask(row["mask"]), row["meta"])
+        return Sample(row["key"], image, None if row["mask"] is None else self.mask(row["mask"]), row["meta"])
 
     def mask(self, record: Mapping[str, Any]) -> Mask:
         """Read a mask that a row describes: uint8 ``[H, W]``."""
@@ -182,7 +192,8 @@ class SampleStore:
     def training_view(self, filters: Sequence[str] | None = None) -> TrainingView:
         """Return the samples to train with: kept by every filter, untrusted pixels ignored.
 
-        Samples of which no labelled pixel is left are left out; `TrainingView.nothing_left` names them.
+        Samples of which no labelled pixel is left are left out; `TrainingView.nothing_left` names them. Samples that
+        never had a mask stay, unlabelled.
 
         Args:
             filters: Names of the filters to obey, for comparing them; all of the recipe's by default.
@@ -245,7 +256,7 @@ class SampleStore:
         Raises:
             StoreError: The file is missing, or is not the mask the row was made from.
         """
-        if row["condition"] is None:
+        if row["condition"] is None or row["condition"].startswith(PROMPT):
             return None
         path = self.path / condition_name(row["id"])
         mask: Mask = decode_png(read_bytes(path), "L", where=path)

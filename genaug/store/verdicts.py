@@ -83,7 +83,7 @@ class FilterResults:
 
 def group_digest(rows: Sequence[Row]) -> str:
     """Return what a verdict depends on: the files of all samples of its group."""
-    return digest([[row["key"], row["image"]["sha256"], row["mask"]["sha256"]] for row in rows])
+    return digest([[row["key"], row["image"]["sha256"], row["mask"] and row["mask"]["sha256"]] for row in rows])
 
 
 def _judged_with(folder: Path, name: str) -> Any:

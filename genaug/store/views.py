@@ -33,7 +33,7 @@ NOTHING_LEFT = "every pixel is ignored, nothing is left to train on"
 class TrainingView(Sequence[Sample]):
     """Samples that every filter keeps and leaves a labelled pixel of; a pixel that any filter ignores is ignored.
 
-    Reads one sample at a time.
+    Reads one sample at a time. Samples that were made without a mask are here too, unlabelled.
 
     Args:
         store: Where the files are.
@@ -106,13 +106,15 @@ def combine(store: SampleStore, mask: Mask, records: Sequence[dict[str, Any]]) -
 def nothing_left(store: SampleStore, row: Row, verdicts: Iterable[Row]) -> bool:
     """Return whether a sample has no labelled pixel once the pixels that any filter ignores are ignored.
 
-    Masks are read only where the recorded shares of ignored pixels cannot tell.
+    False for a sample that was made without a mask: it is not meant to be learned from by labels. Masks are read only where the recorded shares of ignored pixels cannot tell.
 
     Args:
         store: Where the masks are.
         row: The sample's manifest row.
         verdicts: What the filters said about it.
     """
+    if row["mask"] is None:
+        return False
     pixels = row["size"][0] * row["size"][1]
     before = round(row["ignored"] * pixels)
     changed = [v for v in verdicts if v["mask"] is not None]
@@ -131,7 +133,8 @@ def write_metadata(store: SampleStore) -> tuple[str, ...]:
 
     Beside a store's own readers, the ``imagefolder`` loader of Hugging Face datasets understands it: ``file_name`` and
     ``mask_file_name`` become images. ``mask_file_name`` is the mask to train with: the original, the one that a filter
-    wrote, or, where several filters changed pixels, their combination in ``combined/``. Rows of samples that are not
+    wrote, or, where several filters changed pixels, their combination in ``combined/``; samples that were made without
+    a mask lack the key. Rows of samples that are not
     trained on, because a filter drops them or no labelled pixel is left, have ``kept`` false and a ``reason``; ``kept``
     is null while a filter of the recipe has not judged.
 
@@ -166,13 +169,13 @@ def _metadata(
         name, ignored = _training_mask(store, row, verdicts, needed)
         judged = len(verdicts) == len(results)
         reasons = [f"{n}: {v['reason']}" for n, v in verdicts.items() if not v["keep"]]
-        if not reasons and ignored == 1:
+        if not reasons and ignored == 1 and row["mask"] is not None:
             reasons = [NOTHING_LEFT]
             if judged:
                 empty.append(key)
         yield {
             "file_name": row["image"]["file"],
-            "mask_file_name": name,
+            **({} if name is None else {"mask_file_name": name}),
             "key": key,
             "id": row["id"],
             "k": row["k"],
@@ -193,8 +196,12 @@ def _metadata(
         }
 
 
-def _training_mask(store: SampleStore, row: Row, verdicts: dict[str, Row], needed: set[str]) -> tuple[str, float]:
-    """Return the place of the mask to train with and the fraction of its pixels that are ignored."""
+def _training_mask(
+    store: SampleStore, row: Row, verdicts: dict[str, Row], needed: set[str]
+) -> tuple[str | None, float]:
+    """Return the place of the mask to train with, if there is one, and the fraction of its pixels that are ignored."""
+    if row["mask"] is None:
+        return None, row["ignored"]
     changed = [v for v in verdicts.values() if v["mask"] is not None]
     if not changed:
         return row["mask"]["file"], row["ignored"]

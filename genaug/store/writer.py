@@ -21,15 +21,16 @@ from genaug.store.files import (
     DATASET,
     LOCK,
     MANIFEST,
+    PROMPT,
     RESOLVED,
     SOURCE_TYPE,
     TEMP,
+    condition_hash,
     encode_image,
     encode_mask,
     file_record,
     json_text,
     make_folder,
-    mask_hash,
     read_recorded,
     remove_temporary,
     store_error,
@@ -186,19 +187,20 @@ class StoreWriter:
         Args:
             key: The sample.
             seed: Its seed.
-            condition: `mask_hash` of the mask it must have been made from.
+            condition: `condition_hash` of what it must have been made from.
 
         Raises:
-            StoreError: The sample was made from another mask or seed.
+            StoreError: The sample was made from another mask, prompt or seed.
         """
         if key not in self.store.index:
             return False
         row = self.store.index[key]
         if row["condition"] != condition or row["seed"] != seed:
+            what = "prompt" if (condition or "").startswith(PROMPT) else "mask"
             raise StoreError(
-                f"sample {key} was made from another mask than {row['id']} has now",
+                f"sample {key} was made from another {what} than {row['id']} has now",
                 where=str(self.path),
-                hint="Put the old mask back, or set 'output' to another folder",
+                hint=f"Put the old {what} back, or set 'output' to another folder",
             )
         records = [record for record in (row["image"], row["mask"]) if record is not None]
         try:
@@ -239,25 +241,26 @@ class StoreWriter:
             "id": draw.condition.id,
             "k": draw.k,
             "seed": draw.seed,
-            "condition": mask_hash(draw.condition.mask),
+            "condition": condition_hash(draw.condition),
             "synthetic": True,
             "generator": dict(generator),
         }
         if isinstance(result, Refused):
             return {**row, "image": None, "mask": None, "refused": result.reason}
-        assert result.image is not None  # `Generator.generate` checked both
-        assert result.mask is not None
-        image, mask = encode_image(result.image), encode_mask(result.mask)
+        assert result.image is not None  # `Generator.generate` checked it
+        image = encode_image(result.image)
+        mask = None if result.mask is None else encode_mask(result.mask)
         row |= {
             "image": file_record(image_name(draw.key), image),
-            "mask": file_record(mask_name(draw.key), mask),
+            "mask": None if mask is None else file_record(mask_name(draw.key), mask),
             "size": list(result.size),
-            "ignored": self._ignored(result.mask),
+            "ignored": 1.0 if result.mask is None else self._ignored(result.mask),
             "meta": dict(result.meta),
         }
         json_text(row, where=f"meta of sample {draw.key}")  # a row that cannot be written must not leave files
         write_whole(self.path / row["image"]["file"], image, tag=self.tag)
-        write_whole(self.path / row["mask"]["file"], mask, tag=self.tag)
+        if mask is not None:
+            write_whole(self.path / row["mask"]["file"], mask, tag=self.tag)
         return row
 
     def _ignored(self, mask: Mask) -> float:

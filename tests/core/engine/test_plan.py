@@ -34,7 +34,7 @@ def test_every_draw_is_in_one_batch_of_one_size(tmp_path_factory, count, k, batc
         lengths = [len(b) for b, s in zip(plan.batches, sizes, strict=True) if s == size]
         assert lengths[:-1] == [batch] * (len(lengths) - 1)
         assert plan.sizes[size] == sum(lengths)
-    assert plan.masks == [mask_hash(s.mask) for s in source]
+    assert plan.hashes == [mask_hash(s.mask) for s in source]
     assert plan.pixels == k * sum(s.mask.size for s in source)
 
 
