@@ -1,0 +1,77 @@
+"""DefaultTrainer with a recipe, and the section of its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_train_loader
+from detectron2.engine import hooks
+
+from genaug_detectron2.hook import SelfTraining
+from genaug_detectron2.mapper import SyntheticMapper
+
+
+def add_genaug_config(cfg: Any) -> None:
+    """Add the section ``GENAUG`` to a configuration; touches nothing else. Call it before files are merged.
+
+    * ``RECIPE``: name or file of a recipe; empty trains without one.
+    * ``OVERRIDES``: ``dotted.key=value`` changes of the recipe.
+    * ``UNLABELED``: names of registered datasets; their labels are not read.
+    * ``IMS_PER_BATCH``: unlabelled images of all processes a step; 0 takes ``SOLVER.IMS_PER_BATCH``.
+    * ``EVAL_TEACHER``: evaluate the teacher whenever the model is, as ``teacher/...``.
+    * ``SYNTHETIC``: name of a dataset that `register_store` made; empty draws nothing.
+    * ``PROBABILITY``, ``MATCH``: of a synthetic sample in a real one's place, see `SyntheticMapper`.
+    * ``SEED``: of the unlabelled stream and the synthetic draws. The recipe has a seed of its own.
+    """
+    cfg.GENAUG = CfgNode()
+    cfg.GENAUG.RECIPE = ""
+    cfg.GENAUG.OVERRIDES = []
+    cfg.GENAUG.UNLABELED = ()
+    cfg.GENAUG.IMS_PER_BATCH = 0
+    cfg.GENAUG.EVAL_TEACHER = True
+    cfg.GENAUG.SYNTHETIC = ""
+    cfg.GENAUG.PROBABILITY = 0.5
+    cfg.GENAUG.MATCH = "any"
+    cfg.GENAUG.SEED = 0
+
+
+class SelfTrainingMixin:
+    """Put before ``DefaultTrainer`` among the bases of a trainer; `add_genaug_config` says what it does then.
+
+    ``build_hooks`` gets `SelfTraining` and the teacher's evaluation. ``build_train_loader`` draws synthetic samples; a
+    trainer with a ``build_train_loader`` of its own wraps its mapper: ``SyntheticMapper.from_config(cfg, mapper)``.
+    """
+
+    cfg: Any
+    test: Callable[..., Any]
+
+    def build_hooks(self) -> list[Any]:
+        """Return the hooks of the trainer, with those of the recipe in the right places."""
+        found: list[Any] = super().build_hooks()  # type: ignore[misc]  # of DefaultTrainer
+        hook = SelfTraining.from_config(self.cfg)
+        if hook is None:
+            return found
+        # Before whatever saves and evaluates, so that it sees the teacher after the step.
+        late = (hooks.PeriodicCheckpointer, hooks.EvalHook, hooks.PeriodicWriter)
+        place = next((n for n, other in enumerate(found) if isinstance(other, late)), len(found))
+        found.insert(place, hook)
+        if self.cfg.GENAUG.EVAL_TEACHER:
+            writer = next((n for n, other in enumerate(found) if isinstance(other, hooks.PeriodicWriter)), len(found))
+            found.insert(writer, hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, lambda: self._test_teacher(hook)))
+        return found
+
+    def _test_teacher(self, hook: SelfTraining) -> dict[str, Any]:
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "teacher")  # evaluators write there
+        return {"teacher": self.test(cfg, hook.teacher)}
+
+    @classmethod
+    def build_train_loader(cls, cfg: Any) -> Any:
+        """Return detectron2's loader, its mapper wrapped by `SyntheticMapper` if there is something to draw from."""
+        if not cfg.GENAUG.SYNTHETIC:
+            return super().build_train_loader(cfg)  # type: ignore[misc]
+        return build_detection_train_loader(cfg, mapper=SyntheticMapper.from_config(cfg))
