@@ -1,4 +1,4 @@
-"""MatchMask on rendered scenes, end to end: the experiment behind the quickstart and its benchmark.
+"""Experiments on rendered scenes, end to end: what quickstarts and benchmarks share, and MatchMask's own part.
 
 Few labelled scenes; an adapter and images made from them; small segmenters trained with and without those images for
 the same number of steps; mean IoU on scenes that nothing has seen.
@@ -6,7 +6,7 @@ the same number of steps; mean IoU on scenes that nothing has seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from genaug.store import SampleStore
 from genaug_tiny.scenes import CLASSES, EVALUATION_SEEDS, render_scenes
 from genaug_tiny.segmenter import SmallUNet, evaluate_miou, train_segmenter
 
-Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+Masks = npt.NDArray[np.uint8]
+Arrays = tuple[npt.NDArray[np.uint8], Masks]
 
 #: Scenes to measure on; labelled ones are taken from below, so the two never meet.
 TEST_SEEDS = range(900_000, 900_300)
 SEGMENTER_STEPS = 400
 
-#: The recipe of the demonstration. Fewer steps and a larger learning rate than the paper's 100k at 4e-5, because the
+#: MatchMask's recipe. Fewer steps and a larger learning rate than the paper's 100k at 4e-5, because the
 #: base is 200 times smaller, and guidance 4 instead of 2, because its prompts bind more loosely than Stable Diffusion's
 #: (the model card has the figures). Images of one mask vary too little in light and colours otherwise: guidance sets in
 #: after a fifth of the steps, and the first noise has one and a half times the spread of the labelled images. Both were
@@ -85,14 +86,24 @@ def labelled_seeds(count: int, seed: int) -> range:
     return range(start, start + count)
 
 
-def write_project(folder: Path, seeds: Sequence[int], *, seed: int, changes: Mapping[str, Any] | None = None) -> Path:
+def write_project(
+    folder: Path,
+    seeds: Sequence[int],
+    *,
+    seed: int,
+    changes: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] = RECIPE,
+    label: Callable[[Masks], Masks] | None = None,
+) -> Path:
     """Render scenes into `folder` as a user's own project would look, and write its recipe.
 
     Args:
-        folder: Gets ``data/images``, ``data/masks`` (index PNG), ``labels.yaml`` and ``recipe.yaml``.
+        folder: Gets images and labels (index PNG) where ``data`` of the recipe says, ``labels.yaml``, ``recipe.yaml``.
         seeds: Scenes to render.
         seed: The recipe's seed.
         changes: Top-level recipe keys to replace.
+        base: The recipe otherwise.
+        label: What becomes of the scenes' masks ``[N, 64, 64]``; they stay as they are by default.
 
     Returns:
         The path of the recipe.
@@ -101,12 +112,13 @@ def write_project(folder: Path, seeds: Sequence[int], *, seed: int, changes: Map
         ConfigError: The folder holds another project; its scenes would mix with these.
     """
     recipe = folder / "recipe.yaml"
-    text = yaml.safe_dump({**RECIPE, "seed": seed, **(changes or {})}, sort_keys=False)
+    text = yaml.safe_dump({**base, "seed": seed, **(changes or {})}, sort_keys=False)
     if recipe.is_file() and recipe.read_text("utf-8") != text:
         raise ConfigError("the folder holds another seed or recipe", where=str(folder), hint="Name another folder")
     images, masks = render_scenes(seeds)
-    for kind, arrays in (("images", images), ("masks", masks)):
-        target = folder / "data" / kind
+    labels = masks if label is None else label(masks)
+    for kind, arrays in (("images", images), ("masks", labels)):
+        target = folder / base["data"][kind]
         target.mkdir(parents=True, exist_ok=True)
         for number, array in zip(seeds, arrays, strict=True):
             Image.fromarray(array).save(target / f"scene_{number:06d}.png")

@@ -9,7 +9,7 @@ from genaug import Component, hookimpl
 
 @hookimpl
 def genaug_components() -> Iterator[Component]:
-    """Declare the embedded model, the small segmenter and the demonstration of MatchMask."""
+    """Declare the embedded model, the small segmenter and the demonstrations."""
     yield Component(
         "base",
         "genaug-tiny",
@@ -34,4 +34,20 @@ def genaug_components() -> Iterator[Component]:
         "matchmask-short",
         "genaug_tiny.quickstart:quickstart_matchmask_short",
         summary="the same path in seconds, with too few steps to learn from: shows that an installation works",
+    )
+    yield Component(
+        "quickstart",
+        "scribblegen",
+        "genaug_tiny.quickstart_scribblegen:quickstart_scribblegen",
+        summary="ScribbleGen from 30 scribbled scenes to a comparison of segmenters, on data that genaug draws",
+        requires=("skimage",),
+        extra="metrics",
+    )
+    yield Component(
+        "quickstart",
+        "scribblegen-short",
+        "genaug_tiny.quickstart_scribblegen:quickstart_scribblegen_short",
+        summary="the same path in seconds, with too few steps to learn from",
+        requires=("skimage",),
+        extra="metrics",
     )

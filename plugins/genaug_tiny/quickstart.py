@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genaug.store import SampleStore
+from genaug_tiny.demonstration import ONE_TRAINING, TOO_SHORT, Demonstration, Say
 from genaug_tiny.experiment import (
     RECIPE,
     SEGMENTER_STEPS,
     TEST_SEEDS,
     Arm,
-    labelled_seeds,
-    run_recipe,
+    Arrays,
     synthetic_arrays,
     train_arm,
     write_project,
@@ -44,7 +42,7 @@ class Extent:
     sampling_steps: int | None = None
     adapter_steps: int = RECIPE["generator"]["training"]["steps"]
     segmenter_steps: int = SEGMENTER_STEPS
-    remark: str = "One training each: two points more or less are chance. The README has the means over several seeds."
+    remark: str = ONE_TRAINING
 
     def recipe_changes(self) -> dict[str, Any]:
         """Return the keys of `experiment.RECIPE` to replace."""
@@ -65,13 +63,11 @@ SHORT = Extent(
     sampling_steps=4,
     adapter_steps=6,
     segmenter_steps=12,
-    remark="Everything runs; so few steps teach nothing, and the table means nothing.",
+    remark=TOO_SHORT,
 )
 
 
-def quickstart_matchmask_short(
-    output: Path, *, seed: int = 0, device: str = "cpu", say: Callable[[str], None] = print
-) -> dict[str, Any]:
+def quickstart_matchmask_short(output: Path, *, seed: int = 0, device: str = "cpu", say: Say = print) -> dict[str, Any]:
     """Go MatchMask's whole path in seconds, to see that an installation works; `quickstart_matchmask` shows results."""
     return quickstart_matchmask(output, seed=seed, device=device, say=say, extent=SHORT)
 
@@ -81,62 +77,40 @@ def quickstart_matchmask(
     *,
     seed: int = 0,
     device: str = "cpu",
-    say: Callable[[str], None] = print,
+    say: Say = print,
     extent: Extent = FULL,
 ) -> dict[str, Any]:
     """Show MatchMask's whole path: about five minutes on two CPU cores.
 
     Args:
-        output: Folder for data, recipe, store, gallery and results; a second call goes on where the first stopped.
-        seed: Which scenes are labelled, and all other randomness.
-        device: Torch device of the diffusion model; segmenters train on the CPU.
-        say: Takes progress headings.
+        output: See `Demonstration.show`.
+        seed: See there.
+        device: See there.
+        say: See there.
         extent: How much to do.
 
     Returns:
-        ``table`` (text), ``arms`` (mIoU and IoU per class), ``remark``, ``gallery`` and ``results`` (paths) and
-        ``lines`` (what a user adds to their own trainer).
+        See there.
     """
-    started = time.monotonic()
-    seeds, test_seeds = labelled_seeds(extent.scenes, seed), TEST_SEEDS[: extent.test_scenes]
-    say(f"1/4 Drawing {extent.scenes} labelled scenes and a recipe in {output}")
-    recipe = write_project(output, seeds, seed=seed, changes=extent.recipe_changes())
-    say(f"2/4 genaug run {recipe}: adapt, generate, filter, report")
-    store = SampleStore.open(run_recipe(recipe, device=device).output)
-    say(f"3/4 Training two small segmenters, {len(test_seeds)} unseen scenes to measure on")
-    real, synthetic, test = render_scenes(seeds), synthetic_arrays(store), render_scenes(test_seeds)
-    arms = [
-        train_arm("real only", [real], test, seed=seed, steps=extent.segmenter_steps),
-        train_arm("real + synthetic", [real, synthetic], test, seed=seed, steps=extent.segmenter_steps),
-    ]
-    say(f"4/4 Done in {time.monotonic() - started:.0f} s")
-    result = {
-        "arms": [{"name": a.name, "miou": a.miou, "iou": a.iou, "images": a.images} for a in arms],
-        "seed": seed,
-        "labelled_scenes": extent.scenes,
-        "test_scenes": len(test_seeds),
-        "remark": extent.remark,
-    }
-    results = output / "results.json"
-    results.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    return {
-        **result,
-        "table": format_table(arms),
-        "gallery": str(output / "synthetic" / "report" / "index.html"),
-        "results": str(results),
-        "lines": [
+
+    def train(store: SampleStore, seeds: Sequence[int], test: Arrays) -> Sequence[Arm]:
+        real, synthetic, steps = render_scenes(seeds), synthetic_arrays(store), extent.segmenter_steps
+        return [
+            train_arm("real only", [real], test, seed=seed, steps=steps),
+            train_arm("real + synthetic", [real, synthetic], test, seed=seed, steps=steps),
+        ]
+
+    shown = Demonstration(
+        scenes=extent.scenes,
+        test_scenes=extent.test_scenes,
+        stages="adapt, generate, filter, report",
+        write=lambda seeds: write_project(output, seeds, seed=seed, changes=extent.recipe_changes()),
+        train=train,
+        lines=lambda store: [
             "from genaug_torch import MixedDataset, StoreDataset",
-            f'synthetic = StoreDataset("{output / "synthetic"}")',
+            f'synthetic = StoreDataset("{store}")',
             'train_set = MixedDataset(train_set, synthetic, ratio=1.0, scheme="append")',
         ],
-    }
-
-
-def format_table(arms: Sequence[Arm]) -> str:
-    """Return a table of mIoU and per-class IoU in percent, one line per arm."""
-    names = list(arms[0].iou)
-    lines = [f"{'trained on':18}{'images':>7}{'mIoU':>7}" + "".join(f"{n:>10}" for n in names)]
-    for arm in arms:
-        cells = "".join(f"{100 * arm.iou[n]:10.1f}" for n in names)
-        lines.append(f"{arm.name:18}{arm.images:7d}{100 * arm.miou:7.1f}{cells}")
-    return "\n".join(lines)
+        remark=extent.remark,
+    )
+    return shown.show(output, seed=seed, device=device, say=say)
