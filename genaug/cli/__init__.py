@@ -22,6 +22,9 @@ VERBS = {
     "filter": ("genaug.cli.filter:command", "Let the recipe's filters judge the samples of the store."),
     "run": ("genaug.cli.run:command", "Check, adapt, generate, filter and report in one go."),
     "report": ("genaug.cli.report:command", "Write the gallery and the quality figures of a store."),
+    "push": ("genaug.cli.push:command", "Publish an adapter or a store on the Hugging Face Hub."),
+    "pull": ("genaug.cli.pull:command", "Fetch an adapter or a store from the Hugging Face Hub."),
+    "export": ("genaug.cli.export:command", "Write a store, or labelled data, in a format that other tools read."),
     "probe": (
         "genaug.cli.probe:command",
         "Find the layers of the base model that matter for adapting (Gradient Probe).",
