@@ -11,6 +11,7 @@ from typing import Any
 
 from genaug.config import Options
 from genaug.errors import ConfigError, GenaugError
+from genaug.hub.reference import cached_path, is_reference, local_path
 from genaug.labels import LabelSpace
 from genaug.recipe import Recipe, check_options, predictor_of
 from genaug.registry import Registry
@@ -44,8 +45,8 @@ class ModelCheck:
         return replace(self, where=where)
 
     def path(self, value: str) -> Path:
-        """Resolve a path of the recipe: relative to `root`, ``~`` is the home folder."""
-        return self.root / Path(value).expanduser()
+        """Resolve a path of the recipe: relative to `root`, ``~`` is the home folder, ``hf-hub:`` is fetched."""
+        return local_path(value, self.root)
 
     def problem(self, key: str, found: str, *, allowed: str | None = None, hint: str | None = None) -> None:
         """Report that the model named by option `key` cannot be used; arguments as of `GenaugError`."""
@@ -73,17 +74,26 @@ class ModelCheck:
             allowed: What would do.
 
         Returns:
-            The folder; None, and a problem more, if it or a file is missing.
+            The folder; None, and a problem more, if it or a file is missing. Of what lies on the Hub only a copy that
+            is here is looked at; without one there is None and a note.
         """
+        if is_reference(value):
+            with self.reporting(key):
+                if (here := cached_path(value)) is None:
+                    self.note(key, f"{value!r} is on the Hub and not fetched yet, so it is not checked")
+                    return None
+                return here if self._holds(key, here, files) else None
+            return None
         folder = self.path(value)
-        missing = [name for name in files if not (folder / name).is_file()]
         if not folder.is_dir():
             self.problem(key, f"{folder} {'is no folder' if folder.exists() else 'does not exist'}", allowed=allowed)
-        elif missing:
+            return None
+        return folder if self._holds(key, folder, files, allowed) else None
+
+    def _holds(self, key: str, folder: Path, files: Sequence[str], allowed: str | None = None) -> bool:
+        if missing := [name for name in files if not (folder / name).is_file()]:
             self.problem(key, f"{folder} has no {' and no '.join(missing)}", allowed=allowed)
-        else:
-            return folder
-        return None
+        return not missing
 
     def table(self, key: str, path: Path) -> dict[str, Any] | None:
         """Return the JSON table in a file; None, and a problem more, if there is none."""

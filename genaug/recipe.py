@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from genaug.component_config import ComponentConfig
 from genaug.config import ONLINE, Options, RecipeConfig, SourceConfig, override, read_recipe, validate
 from genaug.errors import ConfigError
+from genaug.hub.reference import local_path
 from genaug.labels import LabelSpace
 from genaug.registry import Registry, default_registry
 from genaug.rng import Rng
@@ -61,8 +62,8 @@ class BuildContext:
     adaptables: list[tuple[str, Adaptable]] = field(default_factory=list)
 
     def path(self, value: str) -> Path:
-        """Resolve a path of the recipe: relative to `root`, ``~`` is the home folder."""
-        return self.root / Path(value).expanduser()
+        """Resolve a path of the recipe: relative to `root`, ``~`` is the home folder, ``hf-hub:`` is fetched."""
+        return local_path(value, self.root)
 
     def build(self, kind: str, use: str, options: Mapping[str, Any], *, where: str) -> Any:
         """Build a component, or return the one already built from equal options.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genaug.errors import StoreError
+from genaug.hub.reference import local_path
 from genaug.labels import LabelSpace
 from genaug.store.files import (
     DATASET,
@@ -108,12 +109,12 @@ class SampleStore:
 
     @classmethod
     def open(cls, path: str | Path) -> SampleStore:
-        """Open a store for reading.
+        """Open a store for reading; ``hf-hub:datasets/org/name@revision`` is fetched first.
 
         Raises:
             StoreError: Not a store, or its ``dataset.json`` or a manifest is damaged.
         """
-        path = Path(path)
+        path = local_path(path)
         return cls(path, read_dataset(path), Index(journals(path)))
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ from genaug.models import ModelCheck
 from genaug.store.files import make_folder, sync_folder, system_errors, write_whole
 from genaug.store.learned import check_sha256, read_table
 
+log = logging.getLogger("genaug")
+
+#: Keys of every method's ``genaug_config.json``.
+COMMON = frozenset({"format", "method", "base", "revision", "base_fingerprint", "labels", "training"})
 CONFIG, CARD = "genaug_config.json", "README.md"
 #: Names whoever learns in a folder, in the names of unfinished files (`genaug.store.files.write_whole`).
 TAG = "learning"
@@ -30,6 +35,7 @@ class AdapterFormat:
         required: Files without which nothing works.
         hashes: File -> key of ``genaug_config.json`` with its SHA-256; a config may lack keys of optional files.
         keys: What else ``genaug_config.json`` must hold.
+        more: What it may hold besides; of keys beyond these a newer genaug must know what they mean.
     """
 
     method: str
@@ -37,6 +43,7 @@ class AdapterFormat:
     required: tuple[str, ...]
     hashes: Mapping[str, str]
     keys: frozenset[str]
+    more: frozenset[str] = frozenset()
 
     # ------------------------------------------------------------------ reading
 
@@ -44,7 +51,7 @@ class AdapterFormat:
         """Return ``genaug_config.json`` of an adapter folder.
 
         Raises:
-            AdapterError: Not there, not readable, of another method or a newer format.
+            AdapterError: Not there, not readable, of another method or a newer format. Unknown keys are warned about.
         """
         path = folder / CONFIG
         if not path.is_file():
@@ -64,6 +71,8 @@ class AdapterFormat:
             )
         if missing := sorted(self.keys - data.keys()):
             raise AdapterError(f"damaged: it lacks {', '.join(missing)}", where=str(path), hint=AGAIN)
+        if unknown := sorted(data.keys() - self.keys - self.more - set(self.hashes.values()) - COMMON):
+            log.warning("%s: written by a newer genaug; this one does not know %s", path, ", ".join(unknown))
         return data
 
     def record(self, folder: Path) -> dict[str, Any] | None:

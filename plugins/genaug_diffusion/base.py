@@ -12,7 +12,7 @@ import torch
 from genaug.errors import AdapterError, ConfigError
 from genaug.recipe import digest
 from genaug.registry import Registry
-from genaug_diffusion.place import resolve_base
+from genaug_diffusion.place import base_revision, resolve_base
 
 _ADDED = re.compile(r"\.lora_[AB]\.|\.processor\.|^genaug_lt\.")
 
@@ -53,7 +53,7 @@ def load_pipeline(
     diffusers_log = logging.getLogger("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion")
     level, diffusers_log.level = diffusers_log.level, logging.ERROR
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(source, revision=revision, **options)
+        pipe = StableDiffusionPipeline.from_pretrained(source, revision=base_revision(base, revision), **options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{base!r} could not be loaded: {error}",

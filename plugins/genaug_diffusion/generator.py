@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from genaug.errors import ConfigError
+from genaug.hub.reference import local_path
 from genaug.interfaces import Generator
 from genaug.labels import LabelSpace
 from genaug.registry import Registry, default_registry
@@ -64,7 +65,7 @@ class DiffusionGenerator(Generator):
         self.root, self.registry, self.device = root or Path(), registry or default_registry(), device
         self.batch_size = options.batch_size
         self.pipe: Any = None
-        self._adapter_folder = None if options.adapter is None else self.root / Path(options.adapter).expanduser()
+        self._adapter_folder: Path | None = None
 
     # ------------------------------------------------------------------ the base
 
@@ -101,11 +102,14 @@ class DiffusionGenerator(Generator):
 
     @property
     def adapter_folder(self) -> Path:
-        """Folder of the adapter in use.
+        """Folder of the adapter in use; one on the Hub is fetched when it is first asked for.
 
         Raises:
             ConfigError: No adapter was trained or named.
+            HubError: It cannot be fetched, or is not safe to use.
         """
+        if self._adapter_folder is None and self.options.adapter is not None:
+            self._adapter_folder = local_path(self.options.adapter, self.root)
         if self._adapter_folder is None:
             raise ConfigError(
                 "no adapter", where="generator.adapter", hint="Run 'genaug adapt' first, or name a folder"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from genaug.errors import ConfigError
+from genaug.hub.reference import HubRef, is_reference
 from genaug.models import ModelCheck
 from genaug.registry import Registry
 
@@ -21,6 +22,8 @@ def resolve_base(base: str, *, root: Path, registry: Registry) -> tuple[str, boo
     """
     if base in registry.names("base"):
         return str(registry.load(registry.component("base", base))()), True
+    if is_reference(base):
+        return HubRef.parse(base).repo, False
     folder = root / Path(base).expanduser()
     if folder.exists():
         if not (folder / "model_index.json").is_file():
@@ -33,6 +36,15 @@ def resolve_base(base: str, *, root: Path, registry: Registry) -> tuple[str, boo
             allowed=f"org/name on the Hub, a local folder, or one of: {', '.join(registry.names('base'))}",
         )
     return base, False
+
+
+def base_revision(base: str, revision: str | None) -> str | None:
+    """Return the revision of a base: option ``revision``, or what follows the ``@`` of ``hf-hub:org/name@revision``.
+
+    Raises:
+        ConfigError: Both are given, and differ.
+    """
+    return HubRef.parse(base, revision=revision).revision if is_reference(base) else revision
 
 
 def check_base(look: ModelCheck, base: str) -> None:

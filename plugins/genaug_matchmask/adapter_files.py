@@ -13,4 +13,7 @@ FORMAT = AdapterFormat(
     required=(WEIGHTS,),
     hashes={WEIGHTS: "weights_sha256", STARTING: "starting_noise_sha256"},
     keys=frozenset({"base", "base_fingerprint", "rank", "target_modules", "alpha_pool", "layers", "labels"}),
-)
+    more=frozenset({
+        "prompt", "resolution", "size_mode", "mask_downsample", "overflow", "background", "sampler",
+    }),
+)  # fmt: skip

@@ -19,4 +19,5 @@ FORMAT = AdapterFormat(
         "base", "base_fingerprint", "labels", "hint", "null_shape", "weights_sha256", "controlnet_config_sha256",
         "null_condition_sha256",
     }),
+    more=frozenset({"prompt", "class_names", "null_learned", "resolution", "size_mode", "sampler"}),
 )  # fmt: skip

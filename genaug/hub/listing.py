@@ -1,0 +1,145 @@
+"""What a repository says it holds, judged by names and sizes before a byte of it is fetched."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from genaug.hub.errors import HubError, hub_errors
+from genaug.hub.reference import HubRef
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+MIB, GIB = 2**20, 2**30
+#: What may be fetched, and how large one file may be. Nothing here can carry code: no pickle, no Python.
+LIMITS = {
+    ".safetensors": 32 * GIB, ".json": 16 * MIB, ".jsonl": 4 * GIB, ".yaml": 16 * MIB, ".md": 4 * MIB,
+    ".txt": 16 * MIB, ".png": 64 * MIB, ".jpg": 64 * MIB,
+}  # fmt: skip
+#: The same for the client, as patterns; it calls a copy complete that has all of these.
+ALLOWED, HIDDEN = [f"*{suffix}" for suffix in LIMITS], [".*", "*/.*"]
+MAX_FILES = 200_000
+#: Of everything that is fetched together.
+MAX_BYTES = 32 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a repository.
+
+    Args:
+        path: Place inside the repository.
+        size: Bytes.
+        sha256: Of a large file (git LFS), else None.
+        git_oid: Git's own hash of a small file.
+    """
+
+    path: str
+    size: int
+    sha256: str | None
+    git_oid: str
+
+    def holds(self, content: Path | bytes) -> bool:
+        """Return True if a local file, or bytes, are this file's content."""
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        if size != self.size:
+            return False
+        if self.sha256 is not None:
+            return _hash(content, hashlib.sha256()) == self.sha256
+        # Git's hashes are SHA-1; a collision would have to be made by the repository's owner, who may write anything.
+        return _hash(content, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)) == self.git_oid
+
+
+def _hash(content: Path | bytes, state: hashlib._Hash) -> str:
+    if isinstance(content, bytes):
+        state.update(content)
+        return state.hexdigest()
+    with content.open("rb") as file:
+        while piece := file.read(MIB):
+            state.update(piece)
+    return state.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A repository at one commit.
+
+    Args:
+        ref: What was asked for.
+        commit: What it is now.
+        private: Whether only some may see it.
+        files: Every file, by path.
+    """
+
+    ref: HubRef
+    commit: str | None
+    private: bool
+    files: dict[str, RemoteFile]
+
+    def wanted(self, max_bytes: int = MAX_BYTES) -> list[RemoteFile]:
+        """Return the files that may be fetched; those of other types are left where they are.
+
+        Raises:
+            HubError: A name leads out of the folder, or there is too much of it. Files of any type count for names:
+                a repository with such a name is not one to trust with the others.
+        """
+        where = str(self.ref)
+        for path in self.files:
+            _check_name(path, where)
+        wanted = [file for file in self.files.values() if is_wanted(file.path)]
+        for file in wanted:
+            limit = LIMITS[PurePosixPath(file.path).suffix]
+            if file.size > limit:
+                raise HubError(f"{file.path} has {file.size:,} bytes", where=where, allowed=f"at most {limit:,}")
+        if len(wanted) > MAX_FILES:
+            raise HubError(f"{len(wanted):,} files", where=where, allowed=f"at most {MAX_FILES:,}")
+        if (total := sum(file.size for file in wanted)) > max_bytes:
+            found, allowed = f"{total / GIB:.1f} GiB in {len(wanted)} files", f"at most {max_bytes / GIB:.1f} GiB"
+            raise HubError(found, where=where, allowed=allowed, hint="If it is right, allow more with --max-size")
+        return wanted
+
+
+def is_wanted(path: str) -> bool:
+    """Return True if a file is of a type that may be fetched, and not hidden."""
+    pure = PurePosixPath(path)
+    return pure.suffix in LIMITS and not any(part.startswith(".") for part in pure.parts)
+
+
+def _check_name(path: str, where: str) -> None:
+    parts = path.split("/")
+    bad = any(part in ("", ".", "..") or len(part) > 255 or part != part.strip() for part in parts)
+    if bad or len(parts) > 16 or any(c in '\\:*?"<>|' or not c.isprintable() for c in path):
+        raise HubError(
+            f"a file called {path!r}"[:200], where=where, allowed="names inside the folder", hint="Do not trust it"
+        )
+
+
+def read_listing(api: HfApi, ref: HubRef) -> Listing:
+    """Ask the Hub for a repository's commit and all its files.
+
+    Raises:
+        HubError: It cannot be reached, or there is none such.
+    """
+    from huggingface_hub.hf_api import RepoFile
+
+    with hub_errors(str(ref), revision=ref.revision):
+        info = api.repo_info(ref.repo, revision=ref.revision, repo_type=ref.type)
+        if info.sha is None:
+            return Listing(ref, None, bool(info.private), {})
+        files = _files(
+            entry
+            for entry in api.list_repo_tree(ref.repo, recursive=True, revision=info.sha, repo_type=ref.type)
+            if isinstance(entry, RepoFile)
+        )
+        return Listing(ref, info.sha, bool(info.private), {file.path: file for file in files})
+
+
+def _files(entries: Iterable[object]) -> Iterator[RemoteFile]:
+    for entry in entries:
+        lfs = getattr(entry, "lfs", None)
+        path, size, oid = (getattr(entry, name) for name in ("path", "size", "blob_id"))
+        yield RemoteFile(str(path), int(size), None if lfs is None else str(lfs.sha256), str(oid))

@@ -1,0 +1,93 @@
+"""A published adapter as a generator, ready to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from genaug.errors import AdapterError
+from genaug.hub.adapters import CONFIG
+from genaug.hub.places import is_machine_path
+from genaug.hub.reference import PREFIX, HubRef, is_reference, local_path
+from genaug.labels import LabelSpace
+from genaug.registry import Registry, default_registry
+
+if TYPE_CHECKING:
+    from genaug.interfaces import Generator
+
+
+class Pretrained(NamedTuple):
+    """What `from_pretrained` returns.
+
+    Args:
+        generator: Prepared, on its device.
+        labels: Classes that the adapter knows.
+        folder: Where the adapter lies.
+    """
+
+    generator: Generator
+    labels: LabelSpace
+    folder: Path
+
+
+def from_pretrained(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    device: str = "cpu",
+    registry: Registry | None = None,
+    **options: Any,
+) -> Pretrained:
+    """Load an adapter with its base model, set as it was trained.
+
+    Args:
+        name: ``org/name`` on the Hub (with ``hf-hub:`` or ``@revision`` if you like), or a folder.
+        revision: Branch, tag or commit of the adapter.
+        device: Torch device.
+        registry: Where generators come from; everything installed by default.
+        options: Of the generator, over what the adapter was trained with.
+
+    Raises:
+        HubError: It cannot be had.
+        AdapterError: It is not safe to use, or does not fit its base model.
+        ConfigError, UnknownComponentError: An option is wrong; no plugin provides its method.
+
+    Example:
+        >>> generator, labels, _ = from_pretrained("org/name", revision="v1", device="cuda")  # doctest: +SKIP
+    """
+    from genaug.recipe import BuildContext
+
+    local = not is_reference(name) and Path(name).expanduser().is_dir()
+    folder = local_path(name if local else f"{PREFIX}{_model(str(name), revision)}")
+    from genaug.hub.adapters import check_adapter
+
+    config, _ = check_adapter(folder)
+    labels = LabelSpace.from_config(config["labels"])
+    registry = registry or default_registry()
+    component = registry.component("generator", config["method"], where=str(folder / CONFIG))
+    model = registry.config_model(component)
+    known = frozenset() if model is None else frozenset(model.model_fields)
+    if not local and "base" not in options and (is_machine_path(config["base"]) or config["base"].startswith(".")):
+        raise AdapterError(f"its base model is {config['base']!r}, a path", where=str(name), hint="Pass base=")
+    built = BuildContext(Path(), labels, registry, device).build(
+        "generator",
+        config["method"],
+        {**_trained(config, known), **options, "adapter": str(folder.resolve())},
+        where=str(name),
+    )
+    built.prepare(labels, device=device)
+    return Pretrained(built, labels, folder)
+
+
+def _model(name: str, revision: str | None) -> str:
+    ref = HubRef.parse(name, revision=revision)
+    return str(ref).removeprefix(PREFIX)
+
+
+def _trained(config: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """Return what ``genaug_config.json`` says that is an option of the generator, the sampler's included."""
+    sampler = config.get("sampler")
+    settings = {**config, **(sampler if isinstance(sampler, Mapping) else {})}
+    # What training was set to is a record here; an option of that name would train again.
+    return {key: value for key, value in settings.items() if key in known and key not in ("training", "adapter")}

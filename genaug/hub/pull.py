@@ -1,0 +1,227 @@
+"""Fetching what others published: looked at before, while and after it is transferred; whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genaug.errors import ConfigError
+from genaug.hub.adapters import CONFIG, check_adapter
+from genaug.hub.client import is_offline, make_client
+from genaug.hub.errors import HubError, NotOnHubError, hub_errors, offline
+from genaug.hub.listing import ALLOWED, HIDDEN, MAX_BYTES, Listing, RemoteFile, is_wanted, read_listing
+from genaug.hub.reference import HubRef
+from genaug.hub.weights import check_weights
+from genaug.store.files import DATASET, system_errors, write_if_changed
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+log = logging.getLogger("genaug")
+
+
+def pull(
+    repo: str,
+    folder: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    max_bytes: int = MAX_BYTES,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Fetch an adapter or a store into a folder of its own.
+
+    Files arrive in ``<folder>.partial``, one after the other and never whole in memory; the folder appears when all of
+    them are there and were checked. A call that was interrupted goes on with what is missing.
+
+    Args:
+        repo: ``org/name``, ``org/name@revision``, ``datasets/org/name``; ``hf-hub:`` before it is fine. Without
+            ``datasets/`` a model is looked for first, then a dataset.
+        folder: Must not exist, be empty, or hold the very same already. By default the repository's name, here.
+        revision: Branch, tag or commit; the main branch by default.
+        token: By default HF_TOKEN or what ``hf auth login`` stored.
+        max_bytes: Refuse more than this.
+        dry_run: Ask the Hub, write nothing.
+
+    Returns:
+        ``repo``, ``type``, ``commit``, ``folder``, ``files``, ``skipped`` (of types that are never fetched),
+        ``unchanged``.
+
+    Raises:
+        HubError: It cannot be had, or its names or sizes are not safe; nothing is at `folder`.
+        AdapterError, StoreError: Its content is not safe to use, or nothing of genaug's; nothing is at `folder`.
+    """
+    ref = HubRef.parse(repo, revision=revision)
+    if is_offline():
+        raise HubError("HF_HUB_OFFLINE keeps genaug from asking the Hub", where=str(ref), hint="Unset it")
+    api = make_client(token)
+    listing = _find(api, ref, explicit="datasets/" in repo)
+    ref, wanted = listing.ref, listing.wanted(max_bytes)
+    names = {file.path for file in wanted}
+    if not names & {CONFIG, DATASET}:
+        raise HubError(
+            "no adapter and no store of genaug", where=str(ref), allowed=f"a repository with {CONFIG} or {DATASET}"
+        )
+    target = Path(folder).expanduser() if folder is not None else Path(ref.repo.partition("/")[2])
+    unchanged = _is_there(target, wanted)
+    report = {
+        "repo": ref.repo,
+        "type": ref.type,
+        "commit": listing.commit,
+        "folder": str(target),
+        "files": [{"path": file.path, "bytes": file.size} for file in wanted],
+        "skipped": sorted(path for path in listing.files if not is_wanted(path)),
+        "unchanged": unchanged,
+    }
+    if dry_run:
+        return {**report, "dry_run": True}
+    if not unchanged:
+        _into(api, listing, wanted, target)
+    return report
+
+
+@lru_cache(maxsize=64)
+def fetch(ref: HubRef) -> Path:
+    """Return a checked copy of a repository in the Hub's local cache (HF_HOME), downloading what is missing.
+
+    Offline, or when the Hub cannot be reached, a copy that was fetched before serves; the latter is warned about.
+
+    Raises:
+        HubError, AdapterError, StoreError: As of `pull`.
+    """
+    if is_offline():
+        if (folder := cached(ref)) is None:
+            raise offline(str(ref))
+        return _checked(folder, str(ref))
+    api = make_client(None)
+    try:
+        listing = read_listing(api, ref)
+    except NotOnHubError:
+        raise
+    except HubError as error:
+        if (folder := cached(ref)) is None:
+            raise
+        log.warning("%s Using the copy of an earlier download.", error)
+        return _checked(folder, str(ref))
+    wanted = listing.wanted()
+    folder = _download(api, listing, wanted)
+    if ref.revision != listing.commit and listing.commit is not None:
+        # The cache's own way to remember which commit a branch was.
+        remembered = folder.parents[1] / "refs" / (ref.revision or "main")
+        with system_errors("write", remembered):
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+        write_if_changed(remembered, listing.commit.encode(), tag="hub")
+    return _checked(folder, str(ref))
+
+
+def cached(ref: HubRef) -> Path | None:
+    """Return what an earlier `fetch` left in the cache; None if nothing is there. Asks nobody."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                ref.repo,
+                revision=ref.revision,
+                repo_type=ref.type,
+                local_files_only=True,
+                allow_patterns=ALLOWED,
+                ignore_patterns=HIDDEN,
+            )
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def _find(api: HfApi, ref: HubRef, *, explicit: bool) -> Listing:
+    try:
+        return read_listing(api, ref)
+    except NotOnHubError:
+        if explicit:
+            raise
+        try:
+            return read_listing(api, HubRef(ref.repo, ref.revision, "dataset"))
+        except NotOnHubError:
+            pass
+        raise
+
+
+def _download(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], into: Path | None = None) -> Path:
+    """Transfer files to the cache, or to a folder, and compare them with what the repository says of them."""
+    ref = listing.ref
+    with hub_errors(str(ref), revision=ref.revision):
+        folder = Path(
+            api.snapshot_download(
+                ref.repo,
+                repo_type=ref.type,
+                revision=listing.commit,
+                local_dir=into,
+                allow_patterns=ALLOWED,
+                ignore_patterns=HIDDEN,
+            )
+        )
+    for file in wanted:
+        path = folder / file.path
+        if not path.is_file():
+            raise HubError(f"{file.path} did not arrive", where=str(ref), hint="Run the same command again")
+        if not file.holds(path):
+            # Out of the way, or the same damaged file would be found again.
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            found = f"{file.path} arrived damaged: it is not what the Hub says it is"
+            raise HubError(found, where=str(ref), hint="Run the same command again: only this file is fetched")
+    return folder
+
+
+def _checked(folder: Path, where: str) -> Path:
+    """Return `folder` if its content is safe to use."""
+    if (folder / CONFIG).is_file():
+        check_adapter(folder, where=where)
+    elif (folder / DATASET).is_file():
+        from genaug.hub.stores import check_store
+
+        check_store(folder, where=where)
+    else:
+        for path in sorted(folder.rglob("*.safetensors")):
+            check_weights(path, where=f"{where}, {path.relative_to(folder).as_posix()}")
+    return folder
+
+
+def _is_there(target: Path, wanted: Sequence[RemoteFile]) -> bool:
+    """Return True if a folder holds the very files already, False if they may be put there.
+
+    Raises:
+        ConfigError: It holds something else.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    if target.is_dir() and all((target / f.path).is_file() and f.holds(target / f.path) for f in wanted):
+        return True
+    raise ConfigError("the folder holds something else", where=str(target), hint="Name another folder, or empty it")
+
+
+def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Path) -> None:
+    partial = target.with_name(f"{target.name}.partial")
+    for path in (partial, *partial.rglob("*")):
+        if path.is_symlink():
+            raise ConfigError("a link, which may lead anywhere", where=str(path), hint="Remove it")
+    _download(api, listing, wanted, partial)
+    with system_errors("write", partial):
+        shutil.rmtree(partial / ".cache", ignore_errors=True)  # the client's notes about the transfer
+        kept = {partial / file.path for file in wanted}
+        for path in partial.rglob("*"):  # of an earlier call that wanted another commit
+            if path.is_file() and path not in kept:
+                path.unlink()
+    try:
+        _checked(partial, str(listing.ref))
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # refused: nothing of it stays
+        raise
+    with system_errors("write", target):
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)

@@ -1,0 +1,236 @@
+"""Publishing a folder that genaug made: all of it in one commit, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genaug.errors import ConfigError
+from genaug.hub.adapters import CONFIG, adapter_parcel
+from genaug.hub.client import is_offline, make_client
+from genaug.hub.errors import HubError, hub_errors
+from genaug.hub.licenses import check_license
+from genaug.hub.listing import Listing, read_listing
+from genaug.hub.parcel import Parcel, Wishes, read_figures, size_of
+from genaug.hub.reference import HubRef
+from genaug.store.files import DATASET
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+#: The Hub's own limit for large files in one commit.
+MAX_COMMIT = 25_000
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a parcel goes, and how.
+
+    Args:
+        ref: The repository; ``revision`` is always None.
+        private: Whether a repository that is made now is private; None leaves that to the Hub.
+        create_pr: Propose the change instead of making it.
+        version: Name of a tag for what is pushed, so that others can name it.
+    """
+
+    ref: HubRef
+    private: bool | None = None
+    create_pr: bool = False
+    version: str | None = None
+
+
+def push(
+    folder: str | Path,
+    repo: str,
+    *,
+    license: str | None,
+    base: str | None = None,
+    base_revision: str | None = None,
+    tags: Iterable[str] = (),
+    figures: str | Path | None = None,
+    pictures: bool = True,
+    private: bool | None = None,
+    create_pr: bool = False,
+    version: str | None = None,
+    token: str | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Publish an adapter folder as a model repository, or a sample store as a dataset.
+
+    The folder is read and checked whole before the Hub is asked for anything, and does not change. What is there
+    already is not sent again; if all of it is, no commit is made.
+
+    Args:
+        folder: Written by ``genaug adapt``, or a complete store.
+        repo: ``org/name``; made if it is not there.
+        license: Name of a license that the Hub knows (`genaug.hub.licenses.LICENSES`). There is no default.
+        base: Public name of an adapter's base model, if the adapter knows it by a path.
+        base_revision: Its revision.
+        tags: Of the card, beside genaug's own.
+        figures: YAML or JSON file with a list of ``{name, value, command}`` for the card.
+        pictures: Whether pictures go along; an adapter's show labelled images.
+        private: Whether only some may see it. True is also checked of a repository that is there.
+        create_pr: Propose the change as a pull request.
+        version: Tag for what is pushed, to be named as ``hf-hub:org/name@version``.
+        token: By default HF_TOKEN or what ``hf auth login`` stored. Neither shown nor kept.
+        dry_run: Do all that needs no Hub and return the plan.
+
+    Returns:
+        ``repo``, ``type``, ``files`` (place and bytes), ``notes``, and after a push ``commit``, ``url``, ``unchanged``,
+        ``sent`` (number of files) and ``pull_request``; for a dry run ``card``.
+
+    Raises:
+        ConfigError: No license, a base model nobody else has, and the like.
+        AdapterError, StoreError: The folder is not fit to be published.
+        HubError: The Hub cannot be reached or refuses; the repository is as before.
+    """
+    folder = Path(folder).expanduser()
+    is_store = (folder / DATASET).is_file()
+    if not is_store and not (folder / CONFIG).is_file():
+        raise ConfigError(
+            "neither an adapter nor a store" if folder.is_dir() else "no such folder",
+            where=str(folder),
+            allowed=f"a folder with {CONFIG} (of 'genaug adapt') or {DATASET} (of 'genaug run')",
+        )
+    what = "the images come from a model with a license of its own" if is_store else "see also the base model's license"
+    wishes = Wishes(
+        license=check_license(license, what=what),
+        base=base,
+        base_revision=base_revision,
+        tags=tuple(tags),
+        figures=read_figures(Path(figures)) if figures is not None else (),
+        pictures=pictures,
+    )
+    named = HubRef.parse(repo)
+    if named.revision is not None:
+        raise ConfigError(f"{repo!r} names a revision", where="repo", hint="Name what you push with --version")
+    ref = HubRef(named.repo, None, "dataset" if is_store else "model")
+    if version is not None:
+        HubRef(ref.repo, version)  # the form of a revision
+    if create_pr and version is not None:
+        raise ConfigError("a version of a proposal", where="version", hint="Tag it once the proposal is merged")
+    parcel = (store_parcel_of if is_store else adapter_parcel)(folder, ref.repo, wishes)
+    report = {
+        "repo": ref.repo,
+        "type": parcel.type,
+        **parcel.about,
+        "license": wishes.license,
+        "files": [{"path": name, "bytes": size_of(content)} for name, content in sorted(parcel.files.items())],
+        "notes": parcel.notes,
+    }
+    if dry_run:
+        card = parcel.files["README.md"]
+        assert isinstance(card, bytes)  # both kinds of parcels write their card
+        return {**report, "dry_run": True, "card": card.decode()}
+    if is_offline():
+        raise HubError("HF_HUB_OFFLINE keeps genaug from asking the Hub", where=str(ref), hint="Unset it, or --dry-run")
+    return {**report, **send(make_client(token), parcel, Target(ref, private, create_pr, version))}
+
+
+def store_parcel_of(folder: Path, repo: str, wishes: Wishes) -> Parcel:
+    """Return `genaug.hub.stores.store_parcel`; imported here, because it brings numpy."""
+    from genaug.hub.stores import store_parcel
+
+    return store_parcel(folder, repo, wishes)
+
+
+def send(api: HfApi, parcel: Parcel, target: Target) -> dict[str, Any]:
+    """Bring a repository to a parcel's content, in one commit.
+
+    Raises:
+        HubError: The Hub cannot be reached or refuses; the repository's content is as before.
+    """
+    ref, where = target.ref, str(target.ref)
+    if not target.create_pr:
+        with hub_errors(where):
+            api.create_repo(ref.repo, repo_type=ref.type, private=target.private, exist_ok=True)
+    listing = read_listing(api, ref)
+    if target.private and not listing.private:
+        hint = "Make it private on its page first, or leave --private out"
+        raise HubError("the repository is there already, and it is public", where=where, hint=hint)
+    _check_kind(api, parcel, listing)
+    changed = {
+        name: content
+        for name, content in parcel.files.items()
+        if name not in listing.files or not listing.files[name].holds(content)
+    }
+    stale = [
+        name
+        for name in listing.files
+        if name.partition("/")[0] in parcel.owned and "/" in name and name not in parcel.files
+    ]
+    result = {
+        "url": f"{api.endpoint}/{'datasets/' if ref.type == 'dataset' else ''}{ref.repo}",
+        "commit": listing.commit,
+        "unchanged": not changed and not stale,
+        "sent": len(changed),
+        "removed": len(stale),
+        "pull_request": None,
+    }
+    if changed or stale:
+        result |= _commit(api, changed, stale, target, listing.commit)
+    if target.version is not None:
+        _tag(api, target, str(result["commit"]))
+    return result
+
+
+def _check_kind(api: HfApi, parcel: Parcel, listing: Listing) -> None:
+    """Refuse to write over an adapter of another method: whoever uses the repository would get something else."""
+    import json
+
+    if parcel.type != "model" or CONFIG not in listing.files:
+        return
+    with hub_errors(str(listing.ref)):
+        path = api.hf_hub_download(listing.ref.repo, CONFIG, revision=listing.commit, repo_type=listing.ref.type)
+    try:
+        there = json.loads(Path(path).read_bytes()).get("method")
+    except (OSError, ValueError, AttributeError):
+        return
+    if there != parcel.about["method"]:
+        raise HubError(
+            f"it holds an adapter of {there!r}", where=str(listing.ref), hint="Choose another name for this one"
+        )
+
+
+def _commit(
+    api: HfApi, changed: dict[str, Path | bytes], stale: list[str], target: Target, parent: str | None
+) -> dict[str, Any]:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    ref, where = target.ref, str(target.ref)
+    if len(changed) > MAX_COMMIT:
+        raise HubError(
+            f"{len(changed):,} files", where=where, allowed=f"{MAX_COMMIT:,}, the Hub's limit for one commit"
+        )
+    operations: list[Any] = [CommitOperationAdd(name, content) for name, content in sorted(changed.items())]
+    operations += [CommitOperationDelete(name) for name in stale]
+    with hub_errors(where):
+        done = api.create_commit(
+            ref.repo,
+            operations,
+            commit_message=f"genaug push: {len(changed)} files",
+            repo_type=ref.type,
+            create_pr=target.create_pr,
+            # Nobody else's change is written over: the Hub refuses if the branch has moved since it was listed.
+            parent_commit=parent,
+        )
+    return {"commit": done.oid, "pull_request": done.pr_url}
+
+
+def _tag(api: HfApi, target: Target, commit: str) -> None:
+    assert target.version is not None
+    ref = target.ref
+    with hub_errors(str(ref)):
+        tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(ref.repo, repo_type=ref.type).tags}
+        if tags.get(target.version) == commit:
+            return
+        if target.version not in tags:
+            api.create_tag(ref.repo, tag=target.version, revision=commit, repo_type=ref.type)
+            return
+    raise HubError(
+        f"version {target.version!r} is another commit already",
+        where=str(ref),
+        hint="Others rely on it: choose a new one. What you pushed is on the main branch",
+    )

@@ -1,0 +1,165 @@
+"""Sample stores as datasets on the Hub: what is published of one, and what a fetched one must hold."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from genaug.errors import StoreError
+from genaug.hub.card import store_card
+from genaug.hub.parcel import Parcel, Wishes, inside
+from genaug.hub.places import clean, machine_paths
+from genaug.recipe import digest
+from genaug.store.files import DATASET, MANIFEST, METADATA, RESOLVED, json_text
+from genaug.store.journal import Journal
+from genaug.store.store import SampleStore, condition_name
+from genaug.store.verdicts import FilterResults
+
+CARD, LABELS = "README.md", "id2label.json"
+FOLDERS = ("images", "masks", "combined", "conditions", "filters", "pictures")
+_SHOWN = 4
+
+
+def store_names(store: SampleStore) -> set[str]:
+    """Return the places of all files that a store's own tables speak of.
+
+    Raises:
+        StoreError: A table is not of the form that it must have.
+    """
+    try:
+        return set(_names(store))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"damaged: a row has another form ({error!r})"[:200], where=str(store.path)) from None
+
+
+def _names(store: SampleStore) -> Iterator[str]:
+    yield from (DATASET, MANIFEST, METADATA)
+    for row in store.rows():
+        yield from (row[part]["file"] for part in ("image", "mask") if row[part] is not None)
+        if row["condition"] is not None:
+            yield condition_name(row["id"])
+    for name in store.filters:
+        yield from (f"filters/{name}/verdicts.jsonl", f"filters/{name}/filter.json")
+        for row in FilterResults(store.path, name).rows():
+            if row["mask"] is not None:
+                yield row["mask"]["file"]
+    for _, row in _metadata(store):
+        yield from (row["file_name"], row["mask_file_name"])
+
+
+def _metadata(store: SampleStore) -> Iterator[tuple[int, dict[str, Any]]]:
+    # These rows have a key too, which is all that a journal asks for.
+    return Journal(store.path / METADATA).scan()
+
+
+def check_store(folder: Path, *, where: str | None = None) -> SampleStore:
+    """Open a store that somebody else made, and read all of it.
+
+    Args:
+        folder: The store.
+        where: How messages name it.
+
+    Raises:
+        StoreError: It is damaged, speaks of files outside of it, or is not what its rows say; one line.
+    """
+    where = where or str(folder)
+    store = SampleStore.open(folder)
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if strange := sorted(map(str, store_names(store) - present)):
+        found = f"{len(strange)} files that its tables speak of are not in it, e.g. {strange[0]!r}"
+        raise StoreError(found[:300], where=where, hint="Do not use it; ask its author")
+    if problems := store.verify():
+        more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
+        raise StoreError(problems[0].rstrip(".") + more, where=where)
+    return store
+
+
+def store_parcel(folder: Path, repo: str, wishes: Wishes) -> Parcel:
+    """Return what to publish of a store; nothing of it changes.
+
+    Raises:
+        StoreError: It is not complete, not judged by all its filters, or damaged.
+    """
+    store = SampleStore.open(folder)
+    if not store.complete:
+        found = f"{len(store.index)} of {store.planned} samples are made"
+        raise StoreError(found, where=str(folder), hint="Run 'genaug run' to finish, then push")
+    view = store.training_view()  # raises unless every filter has judged
+    check_store(folder)
+    notes = []
+    paths = machine_paths(store.info["recipe"])
+    if paths:
+        notes.append(f"{len(paths)} paths of this machine are cut down to their last part, e.g. {paths[0]}")
+    info = clean(store.info)
+    files: dict[str, Path | bytes] = {
+        name: inside(folder, folder / name) for name in sorted(store_names(store)) if name.endswith(".png")
+    }
+    files[DATASET] = (json_text(info, where=DATASET, indent=2) + "\n").encode()
+    files[MANIFEST] = _lines(row for _, row in Journal(folder / MANIFEST).scan())
+    files[METADATA] = _lines(_without_paths(row) for _, row in _metadata(store))
+    for name in store.filters:
+        part = f"filters/{name}"
+        files[f"{part}/verdicts.jsonl"] = _lines(row for _, row in Journal(folder / part / "verdicts.jsonl").scan())
+        judged = json.loads((folder / part / "filter.json").read_bytes())
+        judged["filter"] = clean(judged["filter"])
+        # The hash says that the file is whole, so it follows what is written.
+        judged["hash"] = digest(judged["filter"])
+        files[f"{part}/filter.json"] = (json_text(judged, where=name, indent=2) + "\n").encode()
+    head = "# Every option of the run, defaults included. Paths of the machine it ran on are left out.\n"
+    files[RESOLVED] = (head + yaml.safe_dump(info["recipe"], sort_keys=False, allow_unicode=True)).encode()
+    labels = store.labels
+    files[LABELS] = (
+        json.dumps({str(i): n for i, n in labels.names.items()}, indent=2, ensure_ascii=False) + "\n"
+    ).encode()
+    pictures = {"pictures/preview.png": _preview(store)} if wishes.pictures and len(store) else {}
+    files |= pictures
+    counts = {"images": len(store), "kept": len(view), **_dropped(store)}
+    files[CARD] = store_card(info, repo=repo, labels=labels, wishes=wishes, counts=counts, pictures=list(pictures))
+    about = {"samples": len(store), "kept": len(view), "filters": list(store.filters)}
+    return Parcel("dataset", files, FOLDERS, about, notes)
+
+
+def _dropped(store: SampleStore) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for name in store.filters:
+        counts[name] = sum(not row["keep"] for row in FilterResults(store.path, name).rows())
+    return dict(counts)
+
+
+def _lines(rows: Iterator[Mapping[str, Any]]) -> bytes:
+    return b"".join(json_text(clean(row), where=MANIFEST).encode() + b"\n" for row in rows)
+
+
+def _without_paths(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of ``metadata.jsonl``, whose tables are texts, without machine paths inside them."""
+    tables = {key: json_text(clean(json.loads(row[key])), where=METADATA) for key in ("meta", "generator")}
+    verdicts = [
+        {**verdict, "scores": json_text(clean(json.loads(verdict["scores"])), where=METADATA)}
+        for verdict in row["verdicts"]
+    ]
+    return {**row, **tables, "verdicts": verdicts}
+
+
+def _preview(store: SampleStore) -> bytes:
+    """Return a strip of images above their masks, all of the first one's size."""
+    from PIL import Image
+
+    columns = []
+    size: tuple[int, int] | None = None
+    for key in store.keys()[:_SHOWN]:
+        sample = store.sample(key)
+        assert sample.image is not None  # `keys` lists no others
+        assert sample.mask is not None
+        pair = (Image.fromarray(sample.image), Image.fromarray(store.labels.colorize(sample.mask)))
+        size = size or pair[0].size
+        columns.append(np.concatenate([np.asarray(part.resize(size, Image.Resampling.NEAREST)) for part in pair]))
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(columns, axis=1)).save(buffer, "PNG")
+    return buffer.getvalue()
