@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import jinja2
@@ -179,12 +178,7 @@ def render(
             bar.update()
         sections.append((part, shown))
     bar.close()
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "figure": figure, "ink": ink}
-    text = resources.files("genaug.report").joinpath("templates/gallery.html.j2").read_text("utf-8")
-    return environment.from_string(text).render(
+    return environment().get_template("gallery.html.j2").render(
         report=report,
         sections=sections,
         shown=sum(len(groups) for _, groups in sections),
@@ -194,6 +188,19 @@ def render(
         colors={i: store.labels.color(i) for i in (*store.labels.ids, store.labels.ignore_index)},
         ignore_index=store.labels.ignore_index,
     )
+
+
+def environment() -> jinja2.Environment:
+    """Return what renders the pages of this package."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("genaug.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"percent": percent, "figure": figure, "ink": ink}
+    return made
 
 
 def percent(value: float | None) -> str:

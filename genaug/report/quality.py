@@ -1,0 +1,232 @@
+"""The quality report: a synthetic set against the user's real images, section by section."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from genaug.errors import ConfigError
+from genaug.labels import LabelSpace
+from genaug.recipe import BuildContext
+from genaug.report.figures import Conclusion, Figures, Measured, Sizes, Statistic
+from genaug.report.intervals import DRAWS, LEVEL, Estimates, estimate, percentile_interval
+from genaug.report.measure import measure, sizes_of
+from genaug.report.quality_page import Section, render_quality
+from genaug.report.sample_sets import SampleSet
+from genaug.rng import Rng
+from genaug.store.files import json_text, make_folder, sync_folder, write_whole
+
+PAGE, FIGURES = "quality.html", "quality.json"
+KIND = "figures"
+log = logging.getLogger("genaug")
+
+
+def build_sections(
+    context: BuildContext, options: Mapping[str, Mapping[str, Any]], skip: Sequence[str] = ()
+) -> dict[str, Figures]:
+    """Build the sections of a report, whichever plugins they come from.
+
+    Args:
+        context: Class table, device and where paths start.
+        options: Section -> its options. A section whose options all have defaults needs no entry.
+        skip: Sections to leave out.
+
+    Raises:
+        UnknownComponentError: A name in `options` or `skip` is no section.
+        ConfigError: Options are wrong, or nothing is left.
+        MissingDependencyError: A section needs a library that is not installed.
+    """
+    registry = context.registry
+    for name in (*options, *skip):
+        registry.component(KIND, name, where="report")
+    sections: dict[str, Figures] = {}
+    for name in registry.names(KIND):
+        if name in skip or (name not in options and not _has_defaults(context, name)):
+            continue
+        sections[name] = context.build(KIND, name, options.get(name, {}), where=name)
+    if not sections:
+        raise ConfigError("no section is left", where="report", hint="Name fewer with --skip")
+    return sections
+
+
+def _has_defaults(context: BuildContext, name: str) -> bool:
+    model = context.registry.config_model(context.registry.component(KIND, name))
+    if model is None:
+        return True
+    try:
+        model.model_validate({})
+    except ValidationError:
+        return False
+    return True
+
+
+def write_quality(
+    synthetic: SampleSet,
+    real: SampleSet,
+    sections: Mapping[str, Figures],
+    *,
+    labels: LabelSpace,
+    output: str | Path,
+    title: str = "Quality",
+    workers: int | None = 1,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> dict[str, Any]:
+    """Compare a synthetic set with a real one; write ``quality.html`` and ``quality.json``.
+
+    Every image is read twice at most and only numbers stay in memory. The figures depend on the two sets, the options
+    and `seed`, not on the number of processes.
+
+    Args:
+        synthetic: What was generated.
+        real: The user's own images.
+        sections: As `build_sections` returns them.
+        labels: Class table of both sets, for pictures.
+        output: Folder to write to.
+        title: Heading of the page.
+        workers: Processes; None for as many as there are cores. A script that asks for more than one needs the
+            customary ``if __name__ == "__main__":``.
+        seed: Of the bootstrap.
+        draws: Redrawn sets behind each interval.
+
+    Returns:
+        What ``quality.json`` holds, and ``page`` and ``figures``, the paths of both files.
+
+    Raises:
+        ConfigError: A set is empty, or `workers` is below 1.
+        SampleError, DataError, StoreError: A file cannot be used.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"{workers} processes", where="workers", allowed="at least 1")
+    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count()
+    assert workers is not None
+    sets = {"synthetic": synthetic, "real": real}
+    for name, samples in sets.items():
+        if not samples.keys:
+            raise ConfigError("holds no image", where=f"the {name} set")
+    sizes = {name: sizes_of(samples, workers=workers, what=name) for name, samples in sets.items()}
+    for section in sections.values():
+        section.prepare(**sizes)
+    measured = {name: measure(samples, sections, workers=workers, what=name) for name, samples in sets.items()}
+    done = [
+        _compare(name, section, {s: measured[s][name] for s in sets}, Rng(seed).child("report", name), draws)
+        for name, section in sections.items()
+    ]
+    report = {
+        "name": title,
+        "seed": seed,
+        "draws": draws,
+        "level": LEVEL,
+        **{name: _about(samples, sizes[name]) for name, samples in sets.items()},
+        "flags": [{"section": s.name, **flag} for s in done for flag in s.report["flags"]],
+        "sections": {section.name: section.report for section in done},
+    }
+    page = render_quality(report, done, sets, labels)
+    folder = Path(output)
+    make_folder(folder)
+    write_whole(folder / PAGE, page.encode(), tag="report")
+    write_whole(folder / FIGURES, (json_text(report, where=FIGURES, indent=2) + "\n").encode(), tag="report")
+    sync_folder(folder)
+    return {**report, "page": str(folder / PAGE), "figures": str(folder / FIGURES)}
+
+
+def _about(samples: SampleSet, sizes: Sizes) -> dict[str, Any]:
+    return {
+        "images": len(samples.keys),
+        "of": samples.total,
+        "groups": len(set(samples.groups().tolist())),
+        "sizes": {f"{width}x{height}": count for (height, width), count in sizes.most_common(5)},
+    }
+
+
+def _compare(name: str, section: Figures, measured: Mapping[str, Measured], rng: Rng, draws: int) -> Section:
+    statistics = list(section.statistics())
+    estimates = {s: estimate(m, statistics, rng.child(s), draws=draws) for s, m in measured.items()}
+    present = [i for i in range(len(statistics)) if any(np.isfinite(e.values[i]) for e in estimates.values())]
+    rows = [_row(statistics[i], i, measured, estimates) for i in present]
+    conclusion: Conclusion = section.conclude(measured["synthetic"], measured["real"], rng.child("conclude"))
+    flags = [flag for row in rows if (flag := row.pop("flag")) is not None]
+    flags += [{"harm": harm, "text": text} for harm, text in conclusion.flags]
+    report = {
+        "title": section.title,
+        "about": section.about,
+        "statistics": rows,
+        "flags": flags,
+        "notes": list(conclusion.notes),
+        "tables": [{"title": t.title, "header": t.header, "rows": t.rows} for t in conclusion.tables],
+        **dict(conclusion.figures),
+    }
+    return Section(name, report, measured, [statistics[i] for i in present], section.ranked, conclusion.shows)
+
+
+def _row(s: Statistic, i: int, measured: Mapping[str, Measured], estimates: Mapping[str, Estimates]) -> dict[str, Any]:
+    """Return one statistic of both sets, their difference, and the flag it raises."""
+    sides = {name: _side(m, s, estimates[name], i) for name, m in measured.items()}
+    made, own = estimates["synthetic"], estimates["real"]
+    value = float(made.values[i] - own.values[i])
+    both = len(made.draws) and len(own.draws)
+    interval = percentile_interval(made.draws[:, i] - own.draws[:, i]) if both else None
+    difference = {"value": value if np.isfinite(value) else None, "interval": interval}
+    row = {"name": s.name, "title": s.title, "by": s.by, "worse": s.worse, **sides, "difference": difference}
+    return {**row, "flag": _flag(s, sides["synthetic"], sides["real"])}
+
+
+def _side(measured: Measured, statistic: Statistic, estimates: Estimates, i: int) -> dict[str, Any]:
+    numbers = measured.numbers(statistic.value)
+    known = numbers[np.isfinite(numbers)]
+    value = float(estimates.values[i])
+    side: dict[str, Any] = {
+        "value": value if np.isfinite(value) else None,
+        "interval": estimates.interval(i),
+        "images": len(known),
+        "without": len(numbers) - len(known),
+    }
+    if statistic.per is None and len(known):
+        low, middle, high = (float(v) for v in np.percentile(known, [5, 50, 95]))
+        side |= {"sd": float(known.std(ddof=min(1, len(known) - 1))), "p5": low, "median": middle, "p95": high}
+    return side
+
+
+def _flag(s: Statistic, synthetic: Mapping[str, Any], real: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return a flag if the synthetic set is worse and the intervals of the two sets do not even touch."""
+    if s.worse is None or synthetic["interval"] is None or real["interval"] is None:
+        return None
+    (low, high), (real_low, real_high) = synthetic["interval"], real["interval"]
+    if not (high < real_low if s.worse == "lower" else low > real_high):
+        return None
+    ours, theirs = (f"{side['value']:.3g} ({a:.3g} to {b:.3g})" for side, (a, b) in (
+        (synthetic, (low, high)), (real, (real_low, real_high)),
+    ))  # fmt: skip
+    return {"harm": s.harm, "text": f"{s.title}: {ours}, real images {theirs}"}
+
+
+def quality_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the figures of a quality report as lines for a terminal."""
+    made, real = report["synthetic"], report["real"]
+    yield f"{report['name']}: {made['images']} synthetic images against {real['images']} real ones"
+    yield f"intervals: {report['level']:.0%}, {report['draws']} redrawn sets"
+    for section in report["sections"].values():
+        rows = [row for row in section["statistics"] if row["by"] is None]
+        width = max([len(row["title"]) for row in rows], default=0)
+        yield ""
+        yield f"{section['title']}" + (f"{'synthetic':>{width + 14 - len(section['title'])}}{'real':>30}" if rows else "")
+        for row in rows:
+            yield f"  {row['title']:<{width}}  {_figure(row['synthetic']):<28}  {_figure(row['real'])}".rstrip()
+        yield from (f"  note: {note}" for note in section["notes"])
+    yield ""
+    yield from (f"{flag['harm'].upper()} ({flag['section']}): {flag['text']}" for flag in report["flags"])
+    if not report["flags"]:
+        yield "Nothing found in which the synthetic images look worse than the real ones."
+
+
+def _figure(side: Mapping[str, Any]) -> str:
+    if side["value"] is None:
+        return "-"
+    interval = side["interval"]
+    return f"{side['value']:.4g}" + ("" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]")
