@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from genaug.errors import PluginError
 
-# What a name can be looked up as. `base` gives the folder of a diffusion model that a package ships;
-# `quickstart` a demonstration of one method on data that the package renders; `figures` a section of the quality report.
-KINDS = ("generator", "filter", "labeler", "mixer", "source", "predictor", "base", "quickstart", "figures")
+# What a name can be looked up as. `writer` is an export format; `base` gives the folder of a diffusion model that a
+# package ships; `quickstart` a demonstration of one method on data that the package renders; `figures` a section of the
+# quality report.
+KINDS = ("generator", "filter", "labeler", "mixer", "source", "writer", "predictor", "base", "quickstart", "figures")
 
 _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
