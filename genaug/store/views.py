@@ -106,7 +106,8 @@ def combine(store: SampleStore, mask: Mask, records: Sequence[dict[str, Any]]) -
 def nothing_left(store: SampleStore, row: Row, verdicts: Iterable[Row]) -> bool:
     """Return whether a sample has no labelled pixel once the pixels that any filter ignores are ignored.
 
-    False for a sample that was made without a mask: it is not meant to be learned from by labels. Masks are read only where the recorded shares of ignored pixels cannot tell.
+    False for a sample that was made without a mask: it is not learned from by labels. Masks are read only where the
+    recorded shares of ignored pixels cannot tell.
 
     Args:
         store: Where the masks are.
