@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from genaug import Rng
 from genaug_albumentations.host import A
@@ -32,8 +32,9 @@ def seed_worker(worker_id: int) -> None:
     """Give the pipelines of a worker's dataset their own random numbers; pass it as ``worker_init_fn``.
 
     albumentations 2.0.8 gives all workers, in all epochs, the same numbers otherwise. Pipelines are found in the
-    attributes of the dataset and of the datasets it wraps, by type, whatever the attributes are called; not inside
-    functions. Numbers follow ``torch.manual_seed``. Python's and numpy's global streams are seeded as well.
+    attributes of the dataset and of the datasets it wraps, and in lists and tables there, whatever they are called;
+    not inside functions or other objects. Numbers follow ``torch.manual_seed``. Python's and numpy's global streams
+    are seeded as well.
 
     Args:
         worker_id: Number of the worker.
@@ -54,14 +55,14 @@ def _start(pipeline: Any, rng: Rng) -> None:
     pipeline.set_random_state(rng.child("numpy").numpy(), random.Random(rng.child("python").integer()))
 
 
-def _pipelines(holder: Any, seen: set[int]) -> Iterator[Any]:
-    if id(holder) in seen:
+def _pipelines(held: Any, seen: set[int]) -> Iterator[Any]:
+    if id(held) in seen:
         return
-    seen.add(id(holder))
-    for value in vars(holder).values() if hasattr(holder, "__dict__") else ():
-        several = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
-        for part in several:
-            if isinstance(part, A.BaseCompose | A.BasicTransform):
-                yield part
-            elif isinstance(part, Dataset):
-                yield from _pipelines(part, seen)
+    seen.add(id(held))
+    if isinstance(held, A.BaseCompose | A.BasicTransform):
+        yield held
+    elif isinstance(held, dict | list | tuple):
+        for part in held.values() if isinstance(held, dict) else held:
+            yield from _pipelines(part, seen)
+    elif hasattr(held, "__getitem__") and hasattr(held, "__dict__"):  # a dataset, of whatever class
+        yield from _pipelines(vars(held), seen)

@@ -116,7 +116,6 @@ def test_a_donor_that_is_mostly_ignored_is_drawn_again(scene):
         ({"genaug_metadata": {"donors": [(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))]}}, r"\(16, 24\)"),
         ({"uncertainty": None}, "no uncertainty map"),
         ({"uncertainty": np.zeros((16, 24), np.uint8)}, "the uncertainty map is dtype uint8"),
-        ({"mask": None}, "no mask"),
         ({"masks": [np.zeros((16, 24), np.uint8)]}, "called with masks"),
     ],
 )
@@ -126,6 +125,15 @@ def test_what_a_call_of_cutmix_may_not_be(scene, change, message):
     mix = A.Compose([PatchCutMix(p=1)], additional_targets=TARGETS)
     with pytest.raises(SampleError, match=message):
         mix(**given)
+
+
+def test_cutmix_needs_a_mask(scene):
+    image, _, uncertainty, donors = scene
+    with pytest.raises(SampleError, match="PatchCutMix: no mask"):
+        A.Compose([PatchCutMix("random", p=1)])(image=image, mask=None, genaug_metadata={"donors": donors})
+    mix = A.Compose([PatchCutMix(p=1)], additional_targets=TARGETS)
+    with pytest.raises(ValueError, match="mask"):  # AlbumentationsX: the map is aligned to no mask
+        mix(image=image, mask=None, uncertainty=uncertainty, genaug_metadata={"donors": donors})
 
 
 def test_options_of_cutmix():

@@ -1,0 +1,128 @@
+"""Pipelines as files and in strict mode."""
+
+import json
+import pickle
+
+import albumentations as A
+import numpy as np
+import pytest
+
+import genaug_albumentations
+from genaug.errors import ConfigError, StoreError
+from genaug.labels import LabelSpace
+from genaug_albumentations import CopyPasteFromStore, PatchCutMix, PatchMask, SyntheticSwap, load_pipeline, seed_sample
+
+LABELS = {1: "grass", 4: "road", 7: "car"}
+TARGETS = {"uncertainty": "mask"}
+
+
+def all_four(store):
+    """Every transform, twice: with other arguments than by default, and with the defaults. Two pipelines."""
+    table = LabelSpace(LABELS)
+    drawing = [
+        SyntheticSwap(
+            store, table, draw="random", class_balanced=True, unknown_ids="keep", metadata_key="about", p=0.9
+        ),
+        CopyPasteFromStore(store, table.to_dict(), ("road", 7), class_balanced=True, p=0.8),
+        A.HorizontalFlip(p=0.5),
+        PatchMask(patch=4, ratio=0.5, sampling="block", grid="round", fill=(1, 2, 3), p=0.7),
+        SyntheticSwap(store, LABELS),
+        CopyPasteFromStore(store, LABELS, [4]),
+        PatchMask(),
+    ]
+    mixing = [PatchCutMix("random", 2, (1,), 7, "uncertainty", "about", p=0.6), PatchCutMix()]
+    return A.Compose(drawing), A.Compose(mixing, additional_targets=TARGETS)
+
+
+def without_versions(table):
+    return {**table, "__version__": None}
+
+
+def test_tables_are_json_and_come_back(mixed_store):
+    for pipeline in all_four(mixed_store):
+        table = A.to_dict(pipeline)
+        assert json.loads(json.dumps(table)) == table  # a tuple, a path, a number as a key would differ
+        assert A.to_dict(A.from_dict(table)) == table
+    names = {
+        part["__class_fullname__"] for p in all_four(mixed_store) for part in A.to_dict(p)["transform"]["transforms"]
+    }
+    ours = ("SyntheticSwap", "CopyPasteFromStore", "PatchMask", "PatchCutMix")
+    assert names - {"HorizontalFlip"} == {f"genaug_albumentations.{name}" for name in ours}
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_files_come_back_and_draw_the_same(mixed_store, picture, tmp_path, suffix):
+    drawing, mixing = all_four(mixed_store)
+    for number, pipeline in enumerate((drawing, mixing)):
+        path = tmp_path / f"{number}.{suffix}"
+        A.save(pipeline, path, data_format=suffix)
+        for loaded in (load_pipeline(path), A.load(path, data_format=suffix)):
+            assert A.to_dict(loaded) == A.to_dict(pipeline)
+    loaded = load_pipeline(tmp_path / f"0.{suffix}")
+    image, mask = picture
+    for epoch in range(5):
+        for pipeline in (drawing, loaded):
+            seed_sample(pipeline, seed=1, sample_id="a", epoch=epoch)
+        one, two = (p(image=image, mask=mask, genaug_metadata={"id": "a"}) for p in (drawing, loaded))
+        assert np.array_equal(one["image"], two["image"])
+        assert np.array_equal(one["mask"], two["mask"])
+
+
+def test_files_that_cannot_be_read(mixed_store, tmp_path):
+    path = tmp_path / "p.json"
+    A.save(A.Compose([SyntheticSwap(mixed_store, LABELS)]), path)
+    text = path.read_text()
+    for old, new, message in (
+        ("genaug_albumentations.SyntheticSwap", "elsewhere.Swap", r"no transform is called 'elsewhere\.Swap'"),
+        ('"draw"', '"drawn"', "drawn"),
+        ('"is_check_shapes"', '"newer_argument"', "newer_argument.* written by another albumentations"),
+    ):
+        path.write_text(text.replace(old, new))
+        if new == '"drawn"':  # as albumentations has it for all transforms
+            with pytest.warns(UserWarning, match=message):
+                load_pipeline(path)
+        else:
+            with pytest.raises(ConfigError, match=message):
+                load_pipeline(path)
+    path.write_text(text.replace(str(mixed_store), str(tmp_path / "moved")))
+    with pytest.raises(StoreError, match="no such folder"):
+        load_pipeline(path)
+    with pytest.raises(ConfigError, match=r"the suffix '\.txt'"):
+        load_pipeline("p.txt")
+
+
+def test_strict_pipelines_know_the_metadata(mixed_store, picture):
+    image, mask = picture
+    swap = A.Compose([SyntheticSwap(mixed_store, LABELS, p=1)], strict=True)
+    assert swap(image=image, mask=mask, genaug_metadata={"id": "b"})["image"].shape == (20, 18, 3)
+    mix = A.Compose([PatchCutMix(p=1)], strict=True, additional_targets=TARGETS)
+    uncertainty = np.random.default_rng(0).random((12, 16)).astype(np.float32)
+    donors = [(image + 1, np.full((12, 16), 3, np.uint8))]
+    assert 3 in mix(image=image, mask=mask, uncertainty=uncertainty, genaug_metadata={"donors": donors})["mask"]
+    with pytest.raises(ValueError, match="other"):
+        swap(image=image, mask=mask, other=3)
+
+
+def test_transforms_within_others(mixed_store, picture):
+    """``OneOf`` takes p as weights, ``SomeOf`` as well, and both apply the one that they chose."""
+    image, mask = picture
+    one_of = A.OneOf([SyntheticSwap(mixed_store, LABELS, p=0.2), PatchMask(patch=4, p=0.2)], p=1)
+    pipeline = A.Compose([one_of], seed=0)
+    outs = [pipeline(image=image, mask=mask, genaug_metadata={"id": "b"}) for _ in range(60)]
+    swapped = sum(out["image"].shape[0] == 20 for out in outs)
+    assert 15 < swapped < 45
+    assert all(out["image"].shape[0] == 20 or (out["image"] != image).any() for out in outs)
+
+
+def test_pickled_transforms_draw_the_same(mixed_store, picture):
+    pipeline = all_four(mixed_store)[0]
+    copy = pickle.loads(pickle.dumps(pipeline))
+    for one in (pipeline, copy):
+        seed_sample(one, seed=0, sample_id=3, epoch=0)
+    outs = [one(image=picture[0], mask=picture[1], genaug_metadata={"id": "a"}) for one in (pipeline, copy)]
+    assert np.array_equal(outs[0]["image"], outs[1]["image"])
+
+
+def test_everything_public_is_documented():
+    for name in genaug_albumentations.__all__:
+        assert getattr(genaug_albumentations, name).__doc__
