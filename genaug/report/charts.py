@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,11 +55,11 @@ def chart(
         None where there is nothing to draw.
     """
     known = {name: values[np.isfinite(values)] for name, values in numbers.items()}
-    everything = np.concatenate([*known.values(), *(np.array(e) for e in estimates.values())])
-    if not len(everything):
+    if not estimates and not any(len(values) for values in known.values()):
         return None
-    ends = [np.percentile(v, [0.5, 99.5]) for v in known.values() if len(v)]
-    low, high = (float(f([*(e[i] for e in ends), *(f(v) for v in estimates.values())])) for i, f in ((0, min), (1, max)))
+    ends = [float(e) for v in known.values() if len(v) for e in np.percentile(v, [0.5, 99.5])]
+    ends += [e for values in estimates.values() for e in values]
+    low, high = min(ends), max(ends)
     if high <= low:
         low, high = low - 0.5, high + 0.5
 
@@ -81,11 +81,10 @@ def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[
     return counts / len(values)
 
 
-def _outline(shares: NDArray[np.float64], edges: NDArray[np.float64], most: float, x: object) -> str:
+def _outline(shares: NDArray[np.float64], edges: NDArray[np.float64], most: float, x: Callable[[float], float]) -> str:
     if not len(shares):
         return ""
-    assert callable(x)
-    points = [(x(edges[0]), _BASE)]
+    points = [(x(edges[0]), float(_BASE))]
     for i, share in enumerate(shares):
         y = _BASE - (_BASE - _TOP) * float(share) / most
         points += [(x(edges[i]), y), (x(edges[i + 1]), y)]

@@ -29,8 +29,9 @@ class Statistic:
         title: It in words, with the unit.
         value: A column of numbers: the statistic is their mean over the images that have one.
         per: A second column: the statistic is the ratio of both columns' sums instead.
-        worse: The side on which the synthetic set is worse than the real one; None where neither is.
-        harm: What it then is, in one word (sparser, coarser); needed with `worse`.
+        worse: The side on which an image or a set is worse; None where neither is.
+        harm: What a synthetic set that is worse than the real one then is, in one word (sparser, coarser); empty for no
+            flag.
         by: The class that it is about, for tables by class.
     """
 

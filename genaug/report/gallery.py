@@ -178,15 +178,19 @@ def render(
             bar.update()
         sections.append((part, shown))
     bar.close()
-    return environment().get_template("gallery.html.j2").render(
-        report=report,
-        sections=sections,
-        shown=sum(len(groups) for _, groups in sections),
-        trainings=trainings,
-        curve_size=(WIDTH, HEIGHT),
-        nothing_left=NOTHING_LEFT,
-        colors={i: store.labels.color(i) for i in (*store.labels.ids, store.labels.ignore_index)},
-        ignore_index=store.labels.ignore_index,
+    return (
+        environment()
+        .get_template("gallery.html.j2")
+        .render(
+            report=report,
+            sections=sections,
+            shown=sum(len(groups) for _, groups in sections),
+            trainings=trainings,
+            curve_size=(WIDTH, HEIGHT),
+            nothing_left=NOTHING_LEFT,
+            colors={i: store.labels.color(i) for i in (*store.labels.ids, store.labels.ignore_index)},
+            ignore_index=store.labels.ignore_index,
+        )
     )
 
 

@@ -86,4 +86,5 @@ def _redrawn(above: Floats, below: Floats, rng: Rng, draws: int) -> Floats:
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
+    result: Floats = np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
+    return result

@@ -102,10 +102,9 @@ def write_quality(
         ConfigError: A set is empty, or `workers` is below 1.
         SampleError, DataError, StoreError: A file cannot be used.
     """
-    if workers is not None and workers < 1:
+    workers = cores() if workers is None else workers
+    if workers < 1:
         raise ConfigError(f"{workers} processes", where="workers", allowed="at least 1")
-    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count()
-    assert workers is not None
     sets = {"synthetic": synthetic, "real": real}
     for name, samples in sets.items():
         if not samples.keys:
@@ -134,6 +133,11 @@ def write_quality(
     write_whole(folder / FIGURES, (json_text(report, where=FIGURES, indent=2) + "\n").encode(), tag="report")
     sync_folder(folder)
     return {**report, "page": str(folder / PAGE), "figures": str(folder / FIGURES)}
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _about(samples: SampleSet, sizes: Sizes) -> dict[str, Any]:
@@ -195,7 +199,7 @@ def _side(measured: Measured, statistic: Statistic, estimates: Estimates, i: int
 
 def _flag(s: Statistic, synthetic: Mapping[str, Any], real: Mapping[str, Any]) -> dict[str, str] | None:
     """Return a flag if the synthetic set is worse and the intervals of the two sets do not even touch."""
-    if s.worse is None or synthetic["interval"] is None or real["interval"] is None:
+    if s.worse is None or not s.harm or synthetic["interval"] is None or real["interval"] is None:
         return None
     (low, high), (real_low, real_high) = synthetic["interval"], real["interval"]
     if not (high < real_low if s.worse == "lower" else low > real_high):
@@ -212,17 +216,32 @@ def quality_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{report['name']}: {made['images']} synthetic images against {real['images']} real ones"
     yield f"intervals: {report['level']:.0%}, {report['draws']} redrawn sets"
     for section in report["sections"].values():
-        rows = [row for row in section["statistics"] if row["by"] is None]
-        width = max([len(row["title"]) for row in rows], default=0)
         yield ""
-        yield f"{section['title']}" + (f"{'synthetic':>{width + 14 - len(section['title'])}}{'real':>30}" if rows else "")
-        for row in rows:
-            yield f"  {row['title']:<{width}}  {_figure(row['synthetic']):<28}  {_figure(row['real'])}".rstrip()
-        yield from (f"  note: {note}" for note in section["notes"])
+        yield from _section_lines(section)
     yield ""
     yield from (f"{flag['harm'].upper()} ({flag['section']}): {flag['text']}" for flag in report["flags"])
     if not report["flags"]:
         yield "Nothing found in which the synthetic images look worse than the real ones."
+
+
+def _section_lines(section: Mapping[str, Any]) -> Iterator[str]:
+    yield section["title"]
+    names = [row["title"] if row["by"] is None else f"{row['by']}: {row['title']}" for row in section["statistics"]]
+    width = max(map(len, names), default=0)
+    if names:
+        yield f"  {'':<{width}}  {'synthetic':<28}  real"
+    for name, row in zip(names, section["statistics"], strict=True):
+        yield f"  {name:<{width}}  {_figure(row['synthetic']):<28}  {_figure(row['real'])}"
+    for table in section["tables"]:
+        rows = [[_cell(cell) for cell in row] for row in (table["header"], *table["rows"])]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(table["header"]))]
+        yield f"  {table['title']}"
+        yield from ("    " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    yield from (f"  note: {note}" for note in section["notes"])
+
+
+def _cell(value: str | float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _figure(side: Mapping[str, Any]) -> str:

@@ -117,7 +117,10 @@ def _rankings(section: Section) -> Iterator[Show]:
         statistic = by_name[name]
         order = _order(section.measured["synthetic"], statistic)
         ends = min(WORST, len(order) // 2)
-        for title, chosen in ((f"Worst by {statistic.title}", order[:ends]), ("Best", order[len(order) - ends :][::-1])):
+        for title, chosen in (
+            (f"Worst by {statistic.title}", order[:ends]),
+            ("Best", order[len(order) - ends :][::-1]),
+        ):
             yield Show(title, tuple(("synthetic", key, figure(value)) for value, key in chosen))
         real = _order(section.measured["real"], statistic)
         middle = len(real) // 2

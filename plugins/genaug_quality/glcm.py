@@ -1,7 +1,7 @@
 """Grey-level co-occurrence of image patches, counted for all patches of an image at once.
 
-The figures are those of Diffusion-4K's released ``eval.py``, which SENSE's authors measure fidelity with: grey (Rec. 601)
-divided by 4, 64 levels; non-overlapping patches of 64x64, what is left at the right and below unused; distances 1 to 4
+The figures are those of Diffusion-4K's released ``eval.py``, by the authors of SENSE: grey (Rec. 601) divided by 4,
+which leaves 64 levels; non-overlapping patches of 64x64, what is left at the right and below unused; distances 1 to 4
 at 0, 45, 90 and 135 degrees, one direction only; every matrix divided by its sum.
 """
 
@@ -36,7 +36,8 @@ def patches(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the patches of a grey image uint8 ``[H, W]`` as levels 0 to 63, uint8 ``[P, 64, 64]``; P may be 0."""
     rows, columns = gray.shape[0] // PATCH, gray.shape[1] // PATCH
     tiles = gray[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH)
-    return (tiles.swapaxes(1, 2) >> 2).reshape(rows * columns, PATCH, PATCH)
+    levels: NDArray[np.uint8] = (tiles.swapaxes(1, 2) // np.uint8(256 // LEVELS)).reshape(-1, PATCH, PATCH)
+    return levels
 
 
 def cooccurrences(levels: NDArray[np.uint8], offset: tuple[int, int]) -> Counts:
