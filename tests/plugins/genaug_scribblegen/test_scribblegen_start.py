@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from genaug import Rng
+from genaug import LabelSpace, Rng, Sample
 from genaug.errors import ConfigError
+from genaug.models import ModelCheck
+from genaug.registry import default_registry
+from genaug_scribblegen.config import ScribbleGenOptions
+from genaug_scribblegen.generator import ScribbleGenGenerator
 from genaug_scribblegen.network import start_controlnet
+from genaug_scribblegen.place import find_controlnet
+from genaug_tiny.scenes import CLASSES
+from genaug_tiny.weights import model_folder
 
 NULL, WEIGHTS = "null_condition.safetensors", "controlnet/diffusion_pytorch_model.safetensors"
 
@@ -44,6 +54,49 @@ def test_adapting_goes_on_from_a_named_controlnet(
         before, after = load_file(adapter / name), load_file(tmp_path / "after" / name)
         for key, value in before.items():
             torch.testing.assert_close(after[key], value, atol=1e-6, rtol=0)
+
+
+class _Bases:
+    """A registry in which a package ships one base."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def names(self, kind: str) -> list[str]:
+        return ["a-shipped-base"] if kind == "base" else []
+
+    def component(self, kind: str, name: str) -> str:
+        return name
+
+    def load(self, component: str) -> Callable[[], Path]:
+        return lambda: self.folder
+
+
+def test_the_name_of_any_shipped_base_means_the_controlnet_in_its_folder(adapter, tmp_path) -> None:
+    place, local = find_controlnet("a-shipped-base", root=tmp_path, registry=_Bases(adapter))
+    assert (Path(place), local) == (adapter / "controlnet", True)
+    shutil.rmtree(adapter / "controlnet")
+    with pytest.raises(ConfigError, match=r"generator\.controlnet: .*has no ControlNet"):
+        find_controlnet("a-shipped-base", root=tmp_path, registry=_Bases(adapter))
+
+
+def test_genaug_tiny_brings_its_controlnet_and_null_condition(tmp_path) -> None:
+    labels, shipped = LabelSpace(CLASSES), model_folder()
+    scribble = np.full((64, 64), 255, np.uint8)
+    scribble[4:7, 8:40], scribble[50:53, 8:40] = 0, 3
+    training = {"steps": 1, "batch_size": 1, "learning_rate": 1e-12, "weight_decay": 0.0, "preview_images": 0}
+    options = ScribbleGenOptions(base="genaug-tiny", controlnet="genaug-tiny", training=training)
+    look = ModelCheck(tmp_path, labels, default_registry(), "generator")
+    options.check_models(look)
+    assert (look.problems, look.notes) == ([], [])
+    sample = Sample("scene", np.zeros((64, 64, 3), np.uint8), scribble)
+    ScribbleGenGenerator(options).adapt([sample], tmp_path / "after", labels=labels, rng=Rng(2))
+    for name in (WEIGHTS, NULL):
+        before, after = load_file(shipped / name), load_file(tmp_path / "after" / name)
+        assert before.keys() == after.keys()
+        for key, value in before.items():
+            assert value.dtype == torch.float16
+            torch.testing.assert_close(after[key], value.float(), atol=1e-6, rtol=0)
 
 
 def test_a_controlnet_for_other_hints_is_refused(make_generator, samples, labels, adapter, tmp_path) -> None:

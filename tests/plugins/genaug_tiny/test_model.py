@@ -98,12 +98,18 @@ def test_ten_keys_with_biases_equal_the_77_tokens_they_stand_for() -> None:
 
 def test_size_and_contents_of_the_folder() -> None:
     folder = weights.model_folder()
-    files = list(folder.rglob("*.safetensors"))
-    assert len(files) == 3
-    assert sum(path.stat().st_size for path in files) <= 12e6
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*.safetensors")}
+    scribbles = {name for name in sizes if name.startswith(("controlnet/", "null_condition"))}
+    assert len(scribbles) == 2
+    assert sum(sizes[name] for name in scribbles) <= 5e6
+    assert len(sizes) == 2 + 3
+    assert sum(sizes[name] for name in sizes.keys() - scribbles) <= 12e6
     assert (folder / "README.md").is_file()
     rows = [json.loads(line) for line in (folder / "training_log.jsonl").read_text("utf-8").splitlines()]
     assert {row["stage"] for row in rows} >= {"vae", "unet"}
+    log = (folder / "controlnet" / "training_log.jsonl").read_text("utf-8").splitlines()
+    steps = json.loads(log[-1])["step"]
+    assert f"--steps {steps}" in (folder / "controlnet" / "README.md").read_text("utf-8")
 
 
 def test_it_has_the_structure_of_stable_diffusion(pipeline: StableDiffusionPipeline) -> None:
