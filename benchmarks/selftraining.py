@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 from harness import Row, row
+from query_models import mask2former
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from genaug.config import merge
 from genaug_tiny.segmenter import UNet, evaluate_miou, has_fast_bfloat16, one_cycle, random_geometry
-from genaug_torch import SemiSupervisedStep
+from genaug_torch import OutputReader, SemiSupervisedStep
+from genaug_torch.outputs import OutputKind
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -88,7 +90,9 @@ class Float32(nn.Module):
 
 
 def build_model(kind: str, classes: int) -> nn.Module:
-    """Return a fresh model: ``unet`` (1.4 M parameters) or ``segformer`` (B0's size, 3.7 M)."""
+    """Return a fresh model: ``unet`` (1.4 M parameters), ``segformer`` (B0's size, 3.7 M), ``mask2former`` (0.7 M)."""
+    if kind == "mask2former":
+        return mask2former(classes)
     if kind == "unet":
         unet = UNet(classes, (16, 32, 64, 128, 170))
         unet.head = Float32(unet.head)
@@ -126,7 +130,8 @@ def train(
     # channels_last is the faster layout for convolutions on CPUs.
     student = build_model(model, classes).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=1e-2)
-    step = SemiSupervisedStep(student, {**scaled(recipe, steps), "seed": seed}, kind="logits", num_classes=classes)
+    kind: OutputKind = "queries" if model == "mask2former" else "logits"
+    step = SemiSupervisedStep(student, {**scaled(recipe, steps), "seed": seed}, kind=kind, num_classes=classes)
     state: dict[str, Any] = {"step": 0, "cpu": 0.0, "figures": []}
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
@@ -157,8 +162,8 @@ def train(
         if (number + 1) % 200 == 0 and number + 1 < steps:
             _save(checkpoint, state, number + 1, student, optimizer, step)
             bar.set_postfix(kept=f"{float(figures.get('kept', 0)):.2f}", refresh=False)
-    result = {**_score(student, test, classes), "cpu_seconds": state["cpu"], **_averages(state["figures"])}
-    result["teacher_miou"] = _score(step.teacher.model, test, classes)["miou"]
+    result = {**_score(student, test, kind, classes), "cpu_seconds": state["cpu"], **_averages(state["figures"])}
+    result["teacher_miou"] = _score(step.teacher.model, test, kind, classes)["miou"]
     # Kept for pictures of what an arm learned and labels.
     models = {"student": student.state_dict(), "teacher": step.teacher.model.state_dict()}
     torch.save(models, folder / "models.pt")
@@ -179,22 +184,20 @@ def _save(path: Path, state: dict[str, Any], number: int, student: Any, optimize
     partial.replace(path)
 
 
-def _score(model: nn.Module, test: Arrays, classes: int) -> dict[str, Any]:
-    miou, iou = evaluate_miou(_Dense(model), *test, classes)
+def _score(model: nn.Module, test: Arrays, kind: OutputKind, classes: int) -> dict[str, Any]:
+    miou, iou = evaluate_miou(_Dense(model, kind), *test, classes)
     return {"miou": miou, "iou": [float(value) for value in iou]}
 
 
 class _Dense(nn.Module):
-    """A model whose outputs are logits of the images' size, whatever it returns."""
+    """A model whose outputs are logits (of queries: scores) of the images' size, whatever it returns."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, kind: OutputKind) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.read = model, OutputReader(kind)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.model(images)
-        logits = out if isinstance(out, Tensor) else out.logits
-        return nn.functional.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
+        return self.read(self.model(images), (images.shape[2], images.shape[3])).values
 
 
 def _averages(figures: list[dict[str, Any]]) -> dict[str, Any]:
