@@ -42,7 +42,7 @@ def hub_errors(where: str, *, revision: str | None = None) -> Iterator[None]:
     except hub.OfflineModeIsEnabled:
         raise offline(where) from None
     except (_connection_error(), OSError, ValueError, RuntimeError) as error:  # the client raises all of these
-        raise _translated(error, where, revision) from None
+        raise _translated(error, where, revision) from None  # what it is chained to may repeat the token
 
 
 def offline(where: str) -> HubError:

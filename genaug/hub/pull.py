@@ -179,15 +179,18 @@ def _download(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], into: 
 
 def _checked(folder: Path, where: str) -> Path:
     """Return `folder` if its content is safe to use."""
-    if (folder / CONFIG).is_file():
-        check_adapter(folder, where=where)
-    elif (folder / DATASET).is_file():
-        from genaug.hub.stores import check_store
+    try:
+        if (folder / CONFIG).is_file():
+            check_adapter(folder, where=where)
+        elif (folder / DATASET).is_file():
+            from genaug.hub.stores import check_store
 
-        check_store(folder, where=where)
-    else:
-        for path in sorted(folder.rglob("*.safetensors")):
-            check_weights(path, where=f"{where}, {path.relative_to(folder).as_posix()}")
+            check_store(folder, where=where)
+        else:
+            for path in sorted(folder.rglob("*.safetensors")):
+                check_weights(path, where=f"{where}, {path.relative_to(folder).as_posix()}")
+    except RecursionError:
+        raise HubError("a table nested too deeply", where=where, hint="Do not trust it") from None
     return folder
 
 

@@ -128,7 +128,9 @@ class Loopback:
         self.repos[kind, repo] = made
         return made
 
-    def fail(self, pattern: str, status: int = 500, *, times: int = 10**6, kind: str = "status", **more: object) -> None:
+    def fail(
+        self, pattern: str, status: int = 500, *, times: int = 10**6, kind: str = "status", **more: object
+    ) -> None:
         self.faults.append(Fault(pattern, kind, times, status, **more))  # type: ignore[arg-type]
 
     def requests(self, pattern: str) -> list[tuple[str, int, bool]]:
@@ -197,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.broken = fault
             return self._route(parts.path, parse_qs(parts.query), body)
 
-    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = handle_any
+    do_GET = do_POST = do_PUT = do_HEAD = handle_any  # noqa: N815
 
     # ------------------------------------------------------------------ routes
 
@@ -247,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
         if (kind, name) in self.hub.repos:
             return self._answer(409, {"error": "You already created this repo", "url": url})
         repo = self.hub.put(name, {".gitattributes": b"*.safetensors filter=lfs\n"}, kind=kind)
-        repo.private = bool(data.get("private"))
+        repo.private = bool(data.get("private")) or data.get("visibility") == "private"
         return self._answer(200, {"url": url, "name": name, "id": "x"})
 
     def _api(self, name: str, repo: Repo, rest: str, query: dict[str, list[str]], body: bytes) -> None:
