@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from genaug.sources.survey import Survey
     from genaug_text2image.captioner import Captioner
 
+#: What a preview shows in place of a caption that no model has written yet.
+UNWRITTEN = "(a caption that is not written yet)"
+
 
 class Captions(Source):
     """One prompt per real image, written by a model once and kept in a file.
@@ -71,9 +74,11 @@ class Captions(Source):
         return self.images.survey()
 
     def outline(self, sample_id: str) -> Sample:
-        """Return the caption if it was written already, else the image that it will be about."""
+        """Return the caption if it was written already, else words that say so."""
         sample = self.images.load(sample_id)
-        return self._captioned(sample) if sample_id in self._rows else sample
+        if sample_id in self._rows:
+            return self._captioned(sample)
+        return Sample(sample_id, prompt=Prompt(UNWRITTEN, sample.size))
 
     def load(self, sample_id: str) -> Sample:
         """Return one caption, written now if it is missing.

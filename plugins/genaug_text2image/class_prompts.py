@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STEM = "scene_"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scenes:
     """What the masks show.
 

@@ -69,7 +69,7 @@ class ClassPromptsOptions(PromptOptions):
         0.75,
         ge=0,
         le=1,
-        description="A prompt names at least as many classes as this quantile of the masks; 0: those of its mask alone.",
+        description="A prompt names at least as many classes as this quantile of the masks; 0 adds none.",
     )
     min_share: float = Field(
         0.001, ge=0, lt=1, description="A mask shows a class that covers more than this share of its labelled pixels."
