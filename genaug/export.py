@@ -228,8 +228,8 @@ class _workplace:  # noqa: N801  (used as a function)
         return folder
 
     def __exit__(self, *error: object) -> None:
-        self._lock.__exit__(None, None, None)
         shutil.rmtree(self.base, ignore_errors=True)
+        self._lock.__exit__(None, None, None)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from genaug.errors import ConfigError, DataError
+from genaug.errors import DataError
 from genaug.labels import LabelSpace
 from genaug.sources.config import FolderOptions
 from genaug.sources.files import RefusedError, read_image
 from genaug.sources.folder import FolderSource
 from genaug.sources.listing import Entry, Listing
-from genaug.sources.survey import Finding, listed
+from genaug.sources.survey import Finding, Remark, Survey, listed
 from genaug.types import Image, Mask
 from genaug_formats.choice import chosen
 from genaug_formats.config import CocoPanopticOptions
@@ -133,22 +133,29 @@ class CocoPanopticSource(FolderSource):
         notes.append(Finding(finding.what, name, "Its segments are ignored, as the recipe's generator asks"))
         return self.labels.ignore_index
 
+    def survey(self) -> Survey:
+        """Read everything once; a class table numbered in another way than the categories is noted."""
+        survey = super().survey()
+        try:
+            differ = self._renamed()
+        except DataError:  # told among the problems
+            return survey
+        if differ:
+            hint = "If the ids are not COCO's, set data.match to name; if you renamed the classes, all is well"
+            survey.notes.append(Remark("no class has the name of its COCO category", differ, hint))
+        return survey
+
+    def _renamed(self) -> tuple[str, ...]:
+        """Return how the names of shared ids differ; nothing if one of them is the same."""
+        there, here = self._contents.categories, self.labels.names
+        shared = sorted(here.keys() & there.keys()) if self.names is None else []
+        if any(there[i] == here[i] for i in shared):
+            return ()
+        return tuple(f"{i} is {there[i]!r} there and {here[i]!r} here" for i in shared)
+
     @cached_property
     def _contents(self) -> _Contents:
-        contents = _read(self.file)
-        clash = self.labels.names.keys() & contents.categories.keys()
-        differ = [
-            f"{i} is {contents.categories[i]!r} there and {self.labels.names[i]!r} here"
-            for i in sorted(clash)
-            if self.names is None and contents.categories[i] != self.labels.names[i]
-        ]
-        if differ and len(differ) == len(clash):
-            raise ConfigError(
-                f"no class has the name of its COCO category: {listed(differ)}",
-                where="labels",
-                hint="Number the classes by category id, or set data.match to name",
-            )
-        return contents
+        return _read(self.file)
 
 
 def segment_ids(colors: Image) -> NDArray[np.int64]:

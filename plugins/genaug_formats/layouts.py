@@ -158,5 +158,5 @@ class CocoStuffSource(LayoutSource):
 
 
 def _train_ids(labels: LabelSpace) -> Translation:
-    hints = {255: "255 occurs in files of trainIds: name those, or set ids to what the files hold"}
+    hints = {255: "255 only occurs where ids were mapped to trainIds before: read the files as released"}
     return Translation(TRAIN_IDS, labels, what="labelIds of Cityscapes (0..33)", hints=hints)
