@@ -157,6 +157,8 @@ class SegmentationCollator:
         if isinstance(item, Batch):
             targets = None if item.targets is None else item.targets[0]
             return self._normalised(item.images[0]), targets, None if item.valid is None else item.valid[0]
+        image: Any
+        mask: Any
         if isinstance(item, Sample):
             image, mask = item.image, item.mask
         elif isinstance(item, Mapping):

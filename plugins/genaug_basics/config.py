@@ -93,7 +93,9 @@ class ExportedOptions(Options):
 class TransformersOptions(Options):
     """Options of the predictor ``transformers``."""
 
-    path: str = Field(min_length=1, description="A folder of AutoModelForSemanticSegmentation.save_pretrained.")
+    path: str = Field(
+        min_length=1, description="A folder of save_pretrained: a semantic segmenter, MaskFormer or Mask2Former."
+    )
     size: tuple[int, int] | None = Field(
         None, description="[height, width] the model works at; the images' own size by default."
     )

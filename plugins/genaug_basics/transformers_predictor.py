@@ -1,4 +1,4 @@
-"""Segmenters of the transformers library (SegFormer, UperNet, DPT, MobileNetV2 ...) from a folder."""
+"""Segmenters of the transformers library (SegFormer, UperNet, DPT, Mask2Former ...) from a folder."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ if TYPE_CHECKING:
     from genaug.recipe import BuildContext
     from genaug_basics.config import TransformersOptions
 
-# Their heads score queries, not pixels.
-QUERY_MODELS = ("maskformer", "mask2former", "oneformer", "detr", "eomt", "eomt_dinov3", "sam", "sam2", "sam3")
+#: Their heads score queries, which are projected to pixels.
+MASK_CLASSIFIERS = ("maskformer", "mask2former")
+#: Theirs too, with images or outputs of other forms.
+QUERY_MODELS = ("oneformer", "detr", "eomt", "eomt_dinov3", "sam", "sam2", "sam3")
 
 
 class TransformersPredictor:
-    """A folder of ``AutoModelForSemanticSegmentation.save_pretrained``.
+    """A folder of ``save_pretrained``, of a model for semantic segmentation, a MaskFormer or a Mask2Former.
 
     Images are normalised with the mean and standard deviation of ``preprocessor_config.json`` (no torchvision, no
     image processor), run at their own size or at `size`, and the logits are resized bilinearly back to the
     images' size. The model is loaded on first use; nothing is downloaded.
+
+    Mask classifiers give the logarithm of ``sum_q softmax(class_q)_k sigmoid(mask_q)``, divided by its sum over the
+    classes, mask logits being resized first: the classes are those of their own semantic inference.
 
     Args:
         path: The folder.
@@ -38,11 +43,13 @@ class TransformersPredictor:
     def __init__(self, path: str | Path, *, size: tuple[int, int] | None = None, device: str = "cpu") -> None:
         self.path, self.size, self.device = Path(path), size, device
         kind = str(_read_json(self.path / "config.json").get("model_type", "without model_type"))
+        self._queries = kind in MASK_CLASSIFIERS
         if kind in QUERY_MODELS:
             raise ConfigError(
                 f"the model is a {kind}, which scores queries instead of pixels",
                 where=str(self.path),
-                allowed="models of AutoModelForSemanticSegmentation with one channel per class",
+                allowed="models of AutoModelForSemanticSegmentation with one channel per class, and "
+                + ", ".join(MASK_CLASSIFIERS),
                 hint="Export a wrapper that returns [B, K, H, W] with torch.export and use it as a .pt2 file",
             )
         self._scale, self._mean, self._std = _normalisation(self.path)
@@ -58,31 +65,37 @@ class TransformersPredictor:
         import torch
         import torch.nn.functional as F
 
+        from genaug.predictions import Predictions
+
         if self._model is None:
             self._model = self._load()
         pixels = images.to(self.device)
         if self.size is not None and tuple(pixels.shape[2:]) != tuple(self.size):
             pixels = F.interpolate(pixels, size=self.size, mode="bilinear", align_corners=False, antialias=True)
         mean, std = (torch.tensor(v, device=pixels.device).view(1, -1, 1, 1) for v in (self._mean, self._std))
-        logits: torch.Tensor = self._model(pixel_values=(pixels * self._scale - mean) / std).logits
-        return F.interpolate(logits.float(), size=images.shape[2:], mode="bilinear", align_corners=False)
+        output = self._model(pixel_values=(pixels * self._scale - mean) / std)
+        numbers: torch.Tensor = (output.masks_queries_logits if self._queries else output.logits).float()
+        resized = F.interpolate(numbers, size=images.shape[2:], mode="bilinear", align_corners=False)
+        if not self._queries:
+            return resized
+        classes = output.class_queries_logits.float().softmax(-1)[..., :-1]  # the last is "no object"
+        return Predictions(torch.einsum("bqk,bqhw->bkhw", classes, resized.sigmoid()), "scores").log_probs()
 
     def fingerprint(self) -> str:
         """Return a hash of the weights and of everything that decides how images reach them."""
         return file_fingerprint([*sorted(self.path.glob("*.safetensors")), *sorted(self.path.glob("*config.json"))])
 
     def _load(self) -> Any:
-        from transformers import AutoModelForSemanticSegmentation
+        from transformers import AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation
 
+        kind = AutoModelForUniversalSegmentation if self._queries else AutoModelForSemanticSegmentation
         try:
-            model = AutoModelForSemanticSegmentation.from_pretrained(
-                self.path, local_files_only=True, use_safetensors=True
-            )
+            model = kind.from_pretrained(self.path, local_files_only=True, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"cannot be loaded: {error}",
                 where=str(self.path),
-                allowed="a folder of AutoModelForSemanticSegmentation.save_pretrained with safetensors weights",
+                allowed=f"a folder of {kind.__name__}.save_pretrained with safetensors weights",
             ) from error
         return model.to(self.device).eval()
 

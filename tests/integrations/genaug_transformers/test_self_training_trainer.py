@@ -1,4 +1,4 @@
-"""The Trainer with a step: what it computes, what it saves, and that a run that goes on is the run that never stopped."""
+"""The Trainer with a step: what it computes and saves, and that a run that goes on is the one that never stopped."""
 
 import copy
 import shutil

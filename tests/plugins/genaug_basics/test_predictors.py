@@ -171,8 +171,8 @@ def test_the_processor_decides_how_images_are_normalised(segformer, tmp_path, ch
 def test_transformers_folders_that_are_none(segformer, tmp_path):
     with pytest.raises(ConfigError, match=r"config\.json"):
         TransformersPredictor(tmp_path)
-    copy_with(segformer[0], tmp_path, config={"model_type": "mask2former"})
-    with pytest.raises(ConfigError, match="mask2former, which scores queries"):
+    copy_with(segformer[0], tmp_path, config={"model_type": "oneformer"})
+    with pytest.raises(ConfigError, match="oneformer, which scores queries"):
         TransformersPredictor(tmp_path)
     copy_with(segformer[0], tmp_path, preprocessor_config={"image_mean": [0.5]})
     with pytest.raises(ConfigError, match="three numbers"):
