@@ -1,0 +1,201 @@
+"""Stores as datasets: what arrives is a store again, the Hub's own loader reads it, and no path travels along."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from hub_folders import tree, write_store
+from loopback import Entry
+from PIL import Image
+
+from genaug import SampleStore
+from genaug.errors import StoreError
+from genaug.hub.card import split_card
+from genaug.hub.errors import HubError
+from genaug.hub.pull import fetch, pull
+from genaug.hub.push import push
+from genaug.hub.reference import HubRef
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def published(hub, store):
+    push(store, "me/noise", license="cc0-1.0", version="v1", tags=["noise"])
+    return hub
+
+
+def test_a_store_comes_back_as_it_was(published, store, tmp_path) -> None:
+    report = pull("me/noise", tmp_path / "here")  # no model of that name: the dataset
+    assert report["type"] == "dataset"
+    here, there = SampleStore.open(tmp_path / "here"), SampleStore.open(store)
+    assert here.verify() == []
+    assert (here.keys(), here.info["samples_hash"]) == (there.keys(), there.info["samples_hash"])
+    one, two = here.training_view(), there.training_view()
+    assert one.keys == two.keys
+    assert len(one) > 0
+    for mine, theirs in zip(one, two, strict=True):
+        assert np.array_equal(mine.image, theirs.image)
+        assert np.array_equal(mine.mask, theirs.mask)
+    images = {name: data for name, data in tree(store).items() if name.endswith(".png") and "report" not in name}
+    assert {name: data for name, data in tree(tmp_path / "here").items() if name in images} == images
+    assert pull("datasets/me/noise@v1", tmp_path / "here")["unchanged"]
+
+
+def test_a_push_repeated_does_nothing_and_another_store_replaces(published, store, tmp_path) -> None:
+    before = published.repos["dataset", "me/noise"].refs["main"]
+    again = push(store, "me/noise", license="cc0-1.0", tags=["noise"])
+    assert (again["unchanged"], again["commit"]) == (True, before)
+    other = write_store(tmp_path / "other", seed=9, data={"odd_every": 2})
+    report = push(other, "me/noise", license="cc0-1.0")
+    assert not report["unchanged"]
+    pull("datasets/me/noise", tmp_path / "here")
+    assert SampleStore.open(tmp_path / "here").verify() == []
+
+
+def test_a_store_where_a_path_is_taken(published, store) -> None:
+    opened = SampleStore.open("hf-hub:datasets/me/noise@v1")
+    assert opened.keys() == SampleStore.open(store).keys()
+    assert opened[0].image is not None
+
+
+def test_the_card_and_what_is_beside_it(published, store) -> None:
+    files = published.repos["dataset", "me/noise"].files
+    meta, text = split_card(files["README.md"].data.decode(), where="card")
+    assert meta["license"] == "cc0-1.0"
+    assert meta["tags"] == ["genaug", "synthetic", "noise"]
+    assert meta["genaug"]["class_names"] == {1: "grass", 4: "road"}
+    assert meta["genaug"]["ignore_index"] == 255
+    assert "| 1 | grass |" in text
+    assert json.loads(files["id2label.json"].data) == {"1": "grass", "4": "road"}
+    opened = SampleStore.open(store)
+    dropped = sum(
+        not json.loads(line)["keep"] for line in (store / "filters/dark/verdicts.jsonl").read_text().splitlines()
+    )
+    assert f"| dropped by the filter dark | {dropped} | `genaug filter recipe.resolved.yaml` |" in text
+    assert f"{len(opened)} **synthetic** images" in text
+    assert yaml.safe_load(files["recipe.resolved.yaml"].data)["generator"]["use"] == "noise"
+    assert Image.open(io.BytesIO(files["pictures/preview.png"].data)).width > opened[0].size[1]
+
+
+LOAD = """
+import hashlib, json, sys
+import numpy as np
+from datasets import load_dataset
+digest = lambda image: hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
+rows = load_dataset("me/noise", split="train", streaming=True)
+print(json.dumps([[row["key"], row["kept"], digest(row["image"]), digest(row["mask"])] for row in rows]))
+"""
+
+
+def test_datasets_streams_it(published, store, tmp_path) -> None:
+    """In a process of its own: the library keeps what it read of the environment."""
+    pytest.importorskip("datasets")
+    environment = {**os.environ, **published.environment(tmp_path / "other")}
+    done = subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    opened = SampleStore.open(store)
+    trained_on = {sample.id: sample for sample in opened.training_view()}
+    expected = [
+        [key, key in trained_on, digest(opened[key].image), digest(trained_on[key].mask) if key in trained_on else None]
+        for key in opened.keys()  # noqa: SIM118  (a store is no mapping)
+    ]
+    found = json.loads(done.stdout)
+    assert [[*row[:3], row[3] if row[1] else None] for row in found] == expected
+
+
+def digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def test_no_path_of_this_machine_leaves_it(hub, store, tmp_path) -> None:
+    copy = tmp_path / "store"
+    for name, data in tree(store).items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(data)
+    info = json.loads((copy / "dataset.json").read_text())
+    info["recipe"]["data"]["images"] = "/home/somebody/photos/train"
+    info["recipe"]["filters"][0]["predictor"] = {"path": "~/runs/base line"}
+    (copy / "dataset.json").write_text(json.dumps(info))
+    manifest = (copy / "manifest.jsonl").read_text().replace('"generator":{', '"generator":{"base":"/srv/models/sd",')
+    (copy / "manifest.jsonl").write_text(manifest)
+    rows = [json.loads(line) for line in (copy / "metadata.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["generator"] = json.dumps({**json.loads(row["generator"]), "base": "/srv/models/sd"})
+    (copy / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = push(copy, "me/noise", license="mit")
+    sent = b"".join(entry.data for entry in hub.repos["dataset", "me/noise"].files.values() if not entry.large)
+    for leak in (b"/home", b"somebody", b"photos", b"/srv", b"~/", str(tmp_path).encode()):
+        assert leak not in sent
+    assert b"<removed>/train" in sent
+    assert b"<removed>/sd" in sent
+    assert "2 paths of this machine are cut down" in report["notes"][0]
+    pull("datasets/me/noise", tmp_path / "here")
+    assert len(SampleStore.open(tmp_path / "here").training_view()) > 0
+
+
+def test_unfinished_and_damaged_stores_are_not_published(store, tmp_path) -> None:
+    from noise_helpers import go
+
+    go(tmp_path / "a", stages=("generate",), filters=[{"use": "dark", "below": 1}])
+    with pytest.raises(StoreError, match="has not judged"):
+        push(tmp_path / "a/out", "me/x", license="mit", dry_run=True)
+    info = json.loads((tmp_path / "a/out/dataset.json").read_text())
+    (tmp_path / "a/out/dataset.json").write_text(json.dumps({**info, "complete": False}))
+    with pytest.raises(StoreError, match=r"samples are made\. Run 'genaug run' to finish"):
+        push(tmp_path / "a/out", "me/x", license="mit", dry_run=True)
+
+
+# ---------------------------------------------------------------------- stores of people who mean harm
+
+
+def tampered(hub, **changes) -> None:
+    """Replace texts in the files of the published store."""
+    repo = hub.repos["dataset", "me/noise"]
+    files = dict(repo.files)
+    for name, (old, new) in changes.items():
+        place = {"manifest": "manifest.jsonl", "info": "dataset.json", "metadata": "metadata.jsonl"}[name]
+        assert old in files[place].data
+        files[place] = Entry(files[place].data.replace(old, new, 1), large=False)
+    repo.commit(files)
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new", "message"),
+    [
+        ("manifest", b'"file":"images/m_0_0.png"', b'"file":"../../../../etc/passwd"', "are not in it, e.g. '../"),
+        ("manifest", b'"id":"m_0"', b'"id":"../../x"', "are not in it"),
+        ("manifest", b'"image":{', b'"image":3,"was":{', "a row has another form"),
+        ("metadata", b'"mask_file_name":"', b'"mask_file_name":"/etc/', "are not in it, e.g. '/etc/"),
+        ("info", b'"filters": [', b'"filters": ["../../x", ', "a filter called"),
+        ("info", b'"version": 1', b'"version": 99', "store version 99. Allowed: at most 1"),
+        ("manifest", b'"sha256":"', b'"sha256":"0', "its content is not what was written"),
+    ],
+)
+def test_tables_that_speak_of_other_files(published, tmp_path, place, old, new, message) -> None:
+    tampered(published, **{place: (old, new)})
+    for call in (
+        lambda: pull("datasets/me/noise", tmp_path / "here"),
+        lambda: fetch(HubRef("me/noise", None, "dataset")),
+    ):
+        with pytest.raises(Exception, match=message) as error:
+            call()
+        assert "\n" not in str(error.value)
+        assert type(error.value).__module__.startswith("genaug")
+    assert not list(tmp_path.glob("here*"))
+
+
+def test_a_store_larger_than_allowed(published, tmp_path) -> None:
+    with pytest.raises(HubError, match="--max-size"):
+        pull("datasets/me/noise", tmp_path / "here", max_bytes=1000)
