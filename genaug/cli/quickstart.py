@@ -9,7 +9,12 @@ import click
 
 
 @click.command()
-@click.option("--method", default="matchmask", show_default=True, help="Which method to show.")
+@click.option(
+    "--method",
+    default="matchmask",
+    show_default=True,
+    help="Which method to show: matchmask, scribblegen, or what 'genaug plugins' lists.",
+)
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("quickstart"), show_default=True, help="Folder to fill."
 )

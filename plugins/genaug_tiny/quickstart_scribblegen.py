@@ -43,7 +43,7 @@ class Extent:
 
 FULL = Extent()
 #: Every stage for real, and none of them long enough to learn from.
-SHORT = Extent(scenes=4, test_scenes=12, sampling_steps=3, adapter_steps=3, segmenter_steps=12, remark=TOO_SHORT)
+SHORT = Extent(scenes=3, test_scenes=12, sampling_steps=2, adapter_steps=2, segmenter_steps=12, remark=TOO_SHORT)
 
 
 def quickstart_scribblegen_short(
