@@ -9,6 +9,7 @@ from genaug_torch.sets import SetLoss, to_set_targets
 from genaug_torch.step import SemiSupervisedStep
 from genaug_torch.store_dataset import StoreDataset
 from genaug_torch.teacher import EmaTeacher
+from genaug_torch.unlabeled import UnlabeledImages, UnlabeledStreams
 from genaug_torch.views import StrongView
 from genaug_torch.weak_views import WeakView
 from genaug_torch.workers import seed_worker
@@ -24,6 +25,8 @@ __all__ = [
     "SetLoss",
     "StoreDataset",
     "StrongView",
+    "UnlabeledImages",
+    "UnlabeledStreams",
     "WeakView",
     "encode_ratio_at",
     "project_queries",

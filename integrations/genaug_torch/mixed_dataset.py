@@ -171,7 +171,7 @@ class MixedDataset(Dataset[Any]):
             synthetic = generator.random(n) < self.ratio
             real = generator.integers(0, n, n)
             return np.where(synthetic, -generator.integers(0, max(m, 1), n) - 1, real)
-        drawn = -_evenly(m, count, rng.child("synthetic")) - 1
+        drawn = -evenly(m, count, rng.child("synthetic")) - 1
         if self.scheme == "append":
             return np.concatenate([real, drawn])
         real[rng.child("places").numpy().permutation(n)[:count]] = drawn
@@ -190,7 +190,7 @@ class MixedDataset(Dataset[Any]):
             places = rng.child("places").numpy().permutation(pairs.paired)[:count]
             real[places] = -pairs.own(places, turns[places]) - 1
             return real
-        drawn = pairs.paired[_evenly(len(pairs.paired), count, rng.child("synthetic"))]
+        drawn = pairs.paired[evenly(len(pairs.paired), count, rng.child("synthetic"))]
         later = np.arange(count) // max(len(pairs.paired), 1)  # rounds that an item was in before
         return np.concatenate([real, -pairs.own(drawn, turns[drawn] + later) - 1])
 
@@ -198,8 +198,8 @@ class MixedDataset(Dataset[Any]):
         return {**self.__dict__, "_drawn": None}
 
 
-def _evenly(size: int, count: int, rng: Rng) -> np.ndarray:
-    """Draw `count` numbers below `size`, each equally often give or take one, in random order."""
+def evenly(size: int, count: int, rng: Rng) -> np.ndarray:
+    """Draw `count` numbers below `size`, each equally often give or take one, in random order: int64 ``[count]``."""
     rounds = -(-count // size) if count else 0
     parts = [rng.child(i).numpy().permutation(size) for i in range(rounds)]
     return np.concatenate(parts)[:count] if parts else np.zeros(0, np.int64)

@@ -40,7 +40,7 @@ class StoreDataset(Dataset[Any]):
             table's own is also an index.
 
     Raises:
-        StoreError: Not a store, nothing in it to train with, or (while reading) a damaged file.
+        StoreError: Not a store, nothing in it to train with, images without masks, or (while reading) a damaged file.
         ConfigError: An unknown `view` or `targets`.
 
     Example:
@@ -69,6 +69,12 @@ class StoreDataset(Dataset[Any]):
                 f"no sample to train with: {_shortage(self.store, empty)}",
                 where=str(self.store.path),
                 hint="Run 'genaug run' first, or see why in metadata.jsonl",
+            )
+        if self.store.row(self.keys[0])["mask"] is None:
+            raise StoreError(
+                "its images were made from prompts and have no masks",
+                where=str(self.store.path),
+                hint="Use them as unlabelled images: genaug_torch.UnlabeledImages",
             )
         self.ids: tuple[str, ...] = tuple(key.rpartition("_")[0] for key in self.keys)
         self.ignore_index = self.labels.ignore_index
