@@ -15,7 +15,6 @@ from genaug_tiny.scenes import render_scenes
 
 Say = Callable[[str], None]
 
-ONE_TRAINING = "One training each: two points more or less are chance. The README has the means over several seeds."
 TOO_SHORT = "Everything runs; so few steps teach nothing, and the table means nothing."
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genaug.store import SampleStore
-from genaug_tiny.demonstration import ONE_TRAINING, TOO_SHORT, Demonstration, Say
+from genaug_tiny.demonstration import TOO_SHORT, Demonstration, Say
 from genaug_tiny.experiment import (
     RECIPE,
     SEGMENTER_STEPS,
@@ -42,7 +42,7 @@ class Extent:
     sampling_steps: int | None = None
     adapter_steps: int = RECIPE["generator"]["training"]["steps"]
     segmenter_steps: int = SEGMENTER_STEPS
-    remark: str = ONE_TRAINING
+    remark: str = "One training each: two points more or less are chance. The README has the means over several seeds."
 
     def recipe_changes(self) -> dict[str, Any]:
         """Return the keys of `experiment.RECIPE` to replace."""

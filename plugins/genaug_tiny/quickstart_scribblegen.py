@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genaug.store import SampleStore
-from genaug_tiny.demonstration import ONE_TRAINING, TOO_SHORT, Demonstration, Say
+from genaug_tiny.demonstration import TOO_SHORT, Demonstration, Say
 from genaug_tiny.experiment import SEGMENTER_STEPS, TEST_SEEDS, Arm, Arrays, write_project
 from genaug_tiny.scenes import render_scenes
 from genaug_tiny.scribbled import SCRIBBLE_RECIPE, scribbled, train_scribble_arm
@@ -32,7 +32,7 @@ class Extent:
     sampling_steps: int = SCRIBBLE_RECIPE["generator"]["steps"]
     adapter_steps: int = SCRIBBLE_RECIPE["generator"]["training"]["steps"]
     segmenter_steps: int = SEGMENTER_STEPS
-    remark: str = ONE_TRAINING
+    remark: str = "One training each: two points more or less are chance."
 
     def recipe_changes(self) -> dict[str, Any]:
         """Return the keys of `SCRIBBLE_RECIPE` to replace."""
