@@ -118,9 +118,9 @@ class Network(nn.Module):
 
     def _pad(self, images: list[Tensor]) -> Any:
         backbone = self.model.backbone
-        divisor = getattr(self.model, "size_divisibility", None) or getattr(backbone, "size_divisibility", 0)
+        divisor = next((m.size_divisibility for m in (self.model, backbone) if hasattr(m, "size_divisibility")), 0)
         constraints = getattr(backbone, "padding_constraints", None)
-        return ImageList.from_tensors(images, int(divisor), padding_constraints=constraints or None)
+        return ImageList.from_tensors(images, divisor, padding_constraints=constraints or None)
 
     def _channels(self, name: str) -> list[float]:
         values = [float(value) / 255 for value in getattr(self.model, name).flatten()]

@@ -1,0 +1,272 @@
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import LazyCall, instantiate
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.engine import HookBase, SimpleTrainer, hooks
+from detectron2_helpers import Recorder, ToyTrainer, config
+
+from genaug.errors import ConfigError, SampleError
+from genaug_detectron2 import SelfTraining, StreamLoader, save_teacher, unlabeled_dicts
+from genaug_detectron2.losses import TrainingModel
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+RECIPES = {
+    "sense": ["loss_genaug_transport"],
+    "upc": ["loss_genaug_upc"],
+    "maskmatch": ["loss_genaug_multi-scale", "loss_genaug_local-consistency"],
+}
+FAST = ["teacher.ema=0.9", "views.strong=builtin"]
+#: Few pixels of an untrained model are above MaskMatch's threshold, and a loss over more of them every step is no curve.
+OPTIONS = {"maskmatch": ["labeler.threshold=0", "terms.1.mixer.patch=8"]}
+
+
+class StreamTrainer(ToyTrainer):
+    """Reads its labelled images from a stream, too, so that a resumed run sees what it would have seen."""
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return StreamLoader(DatasetCatalog.get("toy_train"), DatasetMapper(cfg, is_train=True), batch_size=2, seed=3)
+
+
+def trained(cfg, kind=StreamTrainer, *, resume=False):
+    torch.manual_seed(0)
+    trainer = kind(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+def hook_of(trainer):
+    return next(hook for hook in trainer._hooks if isinstance(hook, SelfTraining))
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def upc(tmp_path_factory):
+    """A finished run of UPC, its checkpoints and all."""
+    return trained(config(tmp_path_factory.mktemp("upc"), RECIPE="upc", OVERRIDES=FAST))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_losses_fall_in_twenty_iterations(recipe, tmp_path):
+    trainer = trained(config(tmp_path, RECIPE=recipe, OVERRIDES=[*FAST, *OPTIONS.get(recipe, [])]), ToyTrainer)
+    seen = trainer.recorder.values
+    losses = ["loss_sem_seg", *RECIPES[recipe]]
+    assert {name for name in seen if name.startswith("loss")} == set(losses)
+    for name in [*losses, "total_loss"]:
+        values = torch.tensor(seen[name])
+        assert len(values) == 20
+        assert values[-5:].mean() < values[:5].mean(), name
+    summed = torch.tensor([seen[name] for name in losses]).sum(0)
+    torch.testing.assert_close(summed, torch.tensor(seen["total_loss"]))
+    assert all(0 <= share <= 1 for share in seen["genaug/kept"])
+
+
+def test_model_and_teacher_are_evaluated_apart(upc):
+    latest = {name: value for name, (value, _) in upc.storage.latest().items()}
+    hook = hook_of(upc)
+    for prefix, model in (("", upc.model), ("teacher/", hook.teacher)):
+        expected = upc.test(upc.cfg, model)["sem_seg"]["mIoU"]
+        assert latest[f"{prefix}sem_seg/mIoU"] == pytest.approx(expected)
+    assert latest["teacher/sem_seg/mIoU"] > 30
+    assert latest["teacher/sem_seg/mIoU"] != latest["sem_seg/mIoU"]
+    assert not hook.teacher.training
+    assert (Path(upc.cfg.OUTPUT_DIR) / "teacher").is_dir()
+
+
+def test_the_trainer_gets_its_model_back(upc):
+    assert type(upc.model).__name__ == "SemanticSegmentor"
+    assert upc.model is upc.checkpointer.model
+
+
+def test_checkpoints_hold_the_plain_model_and_plain_values(upc):
+    state = torch.load(Path(upc.cfg.OUTPUT_DIR) / "model_final.pth", weights_only=True)
+    assert same(state["model"], upc.model.state_dict())
+    saved = state["trainer"]["hooks"]["SelfTraining"]
+    assert saved["updates"] == saved["calls"] == 20  # the teacher after the last step, not before it
+    assert same(saved["teacher"], hook_of(upc).step.teacher.state_dict())
+
+
+def test_a_resumed_run_is_the_run(upc, tmp_path):
+    shutil.copy(Path(upc.cfg.OUTPUT_DIR) / "model_0000009.pth", tmp_path)
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    torch.manual_seed(99)
+    again = trained(config(tmp_path, RECIPE="upc", OVERRIDES=FAST), resume=True)
+    assert again.start_iter == 10
+    assert same(again.model.state_dict(), upc.model.state_dict())
+    assert same(hook_of(again).step.teacher.state_dict(), hook_of(upc).step.teacher.state_dict())
+    for name in ("loss_sem_seg", "loss_genaug_upc"):
+        assert again.recorder.values[name] == upc.recorder.values[name][10:]
+
+
+def test_the_teacher_as_a_model_of_its_own(upc, tmp_path):
+    save_teacher(Path(upc.cfg.OUTPUT_DIR) / "model_final.pth", tmp_path / "teacher.pth")
+    plain = config(tmp_path)
+    plain.MODEL.WEIGHTS = str(tmp_path / "teacher.pth")
+    trainer = ToyTrainer(plain)
+    trainer.resume_or_load(resume=False)
+    assert same(trainer.model.state_dict(), hook_of(upc).teacher.state_dict())
+    assert not list(tmp_path.glob("*.tmp"))
+    torch.save({"model": {}}, tmp_path / "other.pth")
+    with pytest.raises(ConfigError, match="no teacher"):
+        save_teacher(tmp_path / "other.pth", tmp_path / "x.pth")
+
+
+def test_a_resumed_run_without_a_teacher_is_told_of(tmp_path):
+    plain = config(tmp_path)
+    plain.SOLVER.MAX_ITER = 2
+    trained(plain, ToyTrainer)
+    cfg = config(tmp_path, RECIPE="upc", OVERRIDES=FAST)
+    cfg.SOLVER.MAX_ITER = 3
+    with pytest.warns(UserWarning, match="resumed at iteration 2 without a teacher"):
+        trainer = trained(cfg, ToyTrainer, resume=True)
+    assert hook_of(trainer).step.updates == 1
+
+
+def test_without_a_recipe_nothing_is_added(tmp_path):
+    trainer = ToyTrainer(config(tmp_path))
+    assert not any(isinstance(hook, SelfTraining) for hook in trainer._hooks)
+
+
+def short(tmp_path, *overrides, iterations=2, **genaug):
+    cfg = config(tmp_path, OVERRIDES=[*FAST, *overrides], **genaug)
+    cfg.SOLVER.MAX_ITER = iterations
+    cfg.DATASETS.TEST = ()
+    tmp_path.mkdir(exist_ok=True)
+    return cfg
+
+
+def test_a_recipe_without_terms_only_keeps_the_teacher(tmp_path):
+    trainer = trained(short(tmp_path, RECIPE="supervised", UNLABELED=()))
+    # detectron2 names a single loss after the total alone
+    assert {name for name in trainer.recorder.values if "loss" in name} == {"total_loss"}
+    step = hook_of(trainer).step
+    assert step.updates == 2
+    # ema 0.9 with a ramp: the second update is half of each
+    assert not same(step.teacher.model.model.state_dict(), trainer.model.state_dict())
+
+
+def test_burn_in_and_the_weight_of_the_models_own_losses(tmp_path):
+    plain = trained(short(tmp_path / "a", iterations=4))
+    halved = ["supervised.weight=0.5", "supervised.burn_in=3"]
+    trainer = trained(short(tmp_path / "b", *halved, iterations=4, RECIPE="upc"))
+    seen = trainer.recorder.values
+    assert seen["total_loss"][0] == pytest.approx(plain.recorder.values["total_loss"][0] / 2)
+    assert len(seen["total_loss"]) == 4
+    assert len(seen["loss_genaug_upc"]) == 1
+    step = hook_of(trainer).step
+    assert (step.calls, step.updates) == (1, 4)
+
+
+def test_errors(tmp_path):
+    with pytest.raises(ConfigError, match="needs unlabelled images"):
+        trained(short(tmp_path, RECIPE="upc", UNLABELED=()))
+    with pytest.raises(ConfigError, match=r"supervised\.loss"):
+        trained(short(tmp_path, "supervised.loss=ohem", RECIPE="upc"))
+    with pytest.raises(ConfigError, match="teacher"):
+        _ = SelfTraining("supervised", image_format="RGB").teacher
+
+    class Twice(StreamTrainer):
+        def build_hooks(self):
+            return [*super().build_hooks(), SelfTraining.from_config(self.cfg)]
+
+    with pytest.raises(ConfigError, match="two hooks"):
+        trained(short(tmp_path, RECIPE="upc"), Twice)
+
+
+def test_labelled_pixels_are_needed_for_pasting(tmp_path):
+    class Unlabeled(StreamTrainer):
+        @classmethod
+        def build_train_loader(cls, cfg):
+            return StreamLoader(unlabeled_dicts("toy_train"), DatasetMapper(cfg, is_train=True), batch_size=2)
+
+        @classmethod
+        def build_model(cls, cfg):
+            class Lossless(type(super().build_model(cfg))):
+                def forward(self, batched_inputs):
+                    return {"loss": sum(p.sum() for p in self.parameters()) * 0}
+
+            model = super().build_model(cfg)
+            model.__class__ = Lossless
+            return model
+
+    with pytest.raises(SampleError, match="sem_seg"):
+        trained(short(tmp_path, RECIPE="upc"), Unlabeled)
+    trainer = trained(short(tmp_path, RECIPE="sense"), Unlabeled)  # pastes no labelled pixels
+    assert math.isfinite(trainer.recorder.values["loss_genaug_transport"][0])
+
+
+def test_an_error_in_training_gives_the_model_back(tmp_path):
+    class Fails(HookBase):
+        def after_step(self):
+            raise RuntimeError("disk full")
+
+    trainer = StreamTrainer(short(tmp_path, RECIPE="upc"))
+    trainer.register_hooks([Fails()])
+    with pytest.raises(RuntimeError, match="disk full"):
+        trainer.train()
+    assert not isinstance(trainer.model, TrainingModel)
+
+
+def test_lazy_configs_and_the_simple_trainer(tmp_path):
+    """As ``tools/lazyconfig_train_net.py`` does it: objects from a lazy configuration, hooks in a list."""
+    model = ToyTrainer.build_model(config(tmp_path))
+    mapper = DatasetMapper(config(tmp_path), is_train=True)
+    lazy = LazyCall(SelfTraining)(
+        recipe="sense",
+        unlabeled=LazyCall(StreamLoader)(
+            dicts=LazyCall(unlabeled_dicts)(names="toy_more"), mapper=mapper, batch_size=3, seed=1
+        ),
+        num_classes=3,
+        image_format="BGR",
+        overrides=FAST,
+    )
+    hook = instantiate(lazy)
+    loader = StreamLoader(DatasetCatalog.get("toy_train"), mapper, batch_size=2)
+    trainer = SimpleTrainer(model, loader, torch.optim.Adam(model.parameters(), 1e-3))
+    checkpointer = DetectionCheckpointer(model, str(tmp_path), trainer=trainer)
+    recorder = Recorder()
+    trainer.register_hooks([hook, hooks.PeriodicCheckpointer(checkpointer, 2), recorder])
+    trainer.train(0, 4)
+    assert len(recorder.values["loss_genaug_transport"]) == 4
+    state = torch.load(tmp_path / "model_0000003.pth", weights_only=True)
+    assert state["trainer"]["hooks"]["SelfTraining"]["batch"] == {"processes": 1, "unlabeled": 3}
+    assert trainer.model is model
+
+
+def test_distributed_data_parallel(tmp_path, upc):
+    """One process: what is called, and what the gradients are, must not change by the wrapper."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+
+        class Wrapped(StreamTrainer):
+            @classmethod
+            def build_train_loader(cls, cfg):
+                return super().build_train_loader(cfg)
+
+            def build_hooks(self):
+                self.model = torch.nn.parallel.DistributedDataParallel(self.model, broadcast_buffers=False)
+                return super().build_hooks()
+
+        cfg = short(tmp_path, RECIPE="upc", iterations=3)
+        trainer = trained(cfg, Wrapped)
+        assert hook_of(trainer).step.group is not None
+        assert isinstance(trainer.model, torch.nn.parallel.DistributedDataParallel)
+    finally:
+        torch.distributed.destroy_process_group()
+    for name in ("loss_sem_seg", "loss_genaug_upc"):
+        assert trainer.recorder.values[name] == pytest.approx(upc.recorder.values[name][:3], rel=1e-5)
+
+
+def test_metadata_of_the_models_survives_the_copy(upc):
+    assert MetadataCatalog.get("toy_train").stuff_classes == ["sky", "grass", "wall"]
