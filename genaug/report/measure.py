@@ -6,13 +6,14 @@ import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genaug.engine.progress import bar
+from genaug.engine.progress import counter
 from genaug.errors import SampleError
 from genaug.report.figures import Figures, Measured, Sizes
 from genaug.report.sample_sets import SampleSet, StoreSet
@@ -67,18 +68,18 @@ def _each(samples: SampleSet, sections: Mapping[str, Figures], *, workers: int, 
     """Yield what `_measure` says of every few samples, in order; without sections their sizes."""
     keys = samples.keys
     chunks = [keys[i : i + TOGETHER] for i in range(0, len(keys), TOGETHER)]
-    if workers == 1 or len(keys) < _FEW or not _pickles((samples, sections)):
-        for chunk in bar(chunks, what):
-            yield _measure(samples, sections, chunk)
-        return
-    # Processes are spawned: forked ones would inherit the locks of whatever threads run here.
-    with ProcessPoolExecutor(
-        min(workers, len(chunks)), get_context("spawn"), initializer=_start, initargs=(samples, sections)
-    ) as pool:
-        try:
-            yield from bar(pool.map(_work, chunks), what, total=len(chunks))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with counter(what, total=len(keys), done=0) as progress, ExitStack() as stack:
+        found: Iterator[Any] = (_measure(samples, sections, chunk) for chunk in chunks)
+        if workers > 1 and len(keys) >= _FEW and _pickles((samples, sections)):
+            # Processes are spawned: forked ones would inherit the locks of whatever threads run here.
+            pool = ProcessPoolExecutor(
+                min(workers, len(chunks)), get_context("spawn"), initializer=_start, initargs=(samples, sections)
+            )
+            stack.callback(pool.shutdown, cancel_futures=True)
+            found = pool.map(_work, chunks)
+        for chunk, result in zip(chunks, found, strict=True):
+            progress.update(len(chunk))
+            yield result
 
 
 def _pickles(value: Any) -> bool:

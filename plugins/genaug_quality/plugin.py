@@ -6,49 +6,90 @@ from collections.abc import Iterator
 
 from genaug import Component, hookimpl
 
+#: name -> (target, options, what it is, libraries beyond the required ones, extra that brings them)
+_SECTIONS = {
+    "density": ("density:Density", "DensityOptions", "regions and classes per mask (SENSE)", ("skimage",), "metrics"),
+    "fidelity": (
+        "fidelity:Fidelity",
+        "FidelityOptions",
+        "co-occurrence entropies, compression ratio, noise (SENSE, Diffusion-4K)",
+        ("skimage",),
+        "metrics",
+    ),
+    "coverage": ("coverage:Coverage", None, "pixels and images of every class", (), None),
+    "duplicates": (
+        "duplicates:Duplicates",
+        "DuplicatesOptions",
+        "near-duplicates by perceptual hash",
+        ("imagehash",),
+        "metrics",
+    ),
+    "agreement": (
+        "agreement:Agreement",
+        "AgreementOptions",
+        "a predictor against the masks, and the pseudo-labels it would give",
+        ("skimage",),
+        "metrics",
+    ),
+    "instances": (
+        "instances:Instances",
+        "InstancesOptions",
+        "objects that GroundingDINO finds per image (SENSE)",
+        ("transformers",),
+        "diffusion",
+    ),
+    "features": (
+        "features:Features",
+        "FeaturesOptions",
+        "Frechet distance and similarity of an image encoder's features (FID, DINO-SIM)",
+        ("transformers", "torchmetrics"),
+        "all",
+    ),
+    "clip": ("clip:ClipScore", "ClipOptions", "how well images fit their texts", ("transformers",), "diffusion"),
+}
+_FILTERS = {
+    "density": (
+        "against_real:DensityFilter",
+        "DensityFilterOptions",
+        "drop what is sparser than real images",
+        "skimage",
+    ),
+    "fidelity": (
+        "against_real:FidelityFilter",
+        "FidelityFilterOptions",
+        "drop what is coarser or noisier than real images",
+        "skimage",
+    ),
+    "agreement": (
+        "against_real:AgreementFilter",
+        "AgreementFilterOptions",
+        "drop images in which a segmenter does not find the mask again",
+        "skimage",
+    ),
+    "duplicate": (
+        "duplicate_filter:DuplicateFilter",
+        "DuplicateFilterOptions",
+        "drop near-duplicates of real images and of siblings",
+        "imagehash",
+    ),
+    "class-balanced": (
+        "balance:ClassBalancedFilter",
+        "ClassBalancedOptions",
+        "keep n samples with classes as balanced as possible",
+        None,
+    ),
+}
+
 
 @hookimpl
 def genaug_components() -> Iterator[Component]:
     """Declare the sections of the quality report, and the filters built on their figures."""
-    yield Component(
-        "figures",
-        "density",
-        "genaug_quality.density:Density",
-        config="genaug_quality.config:DensityOptions",
-        summary="regions and classes per mask (SENSE)",
-        requires=("skimage",),
-        extra="metrics",
-    )
-    yield Component(
-        "figures",
-        "fidelity",
-        "genaug_quality.fidelity:Fidelity",
-        config="genaug_quality.config:FidelityOptions",
-        summary="co-occurrence entropies, compression ratio, noise (SENSE, Diffusion-4K)",
-        requires=("skimage",),
-        extra="metrics",
-    )
-    yield Component(
-        "figures",
-        "coverage",
-        "genaug_quality.coverage:Coverage",
-        summary="pixels and images of every class",
-    )
-    yield Component(
-        "figures",
-        "duplicates",
-        "genaug_quality.duplicates:Duplicates",
-        config="genaug_quality.config:DuplicatesOptions",
-        summary="near-duplicates by perceptual hash",
-        requires=("imagehash",),
-        extra="metrics",
-    )
-    yield Component(
-        "figures",
-        "agreement",
-        "genaug_quality.agreement:Agreement",
-        config="genaug_quality.config:AgreementOptions",
-        summary="a predictor against the masks, and the pseudo-labels it would give",
-        requires=("skimage",),
-        extra="metrics",
-    )
+    for name, (target, options, summary, requires, extra) in _SECTIONS.items():
+        config = None if options is None else f"genaug_quality.config:{options}"
+        yield Component("figures", name, f"genaug_quality.{target}", config, summary, requires, extra)
+    for name, (target, options, summary, library) in _FILTERS.items():
+        needs = () if library is None else (library,)
+        config = f"genaug_quality.config:{options}"
+        yield Component(
+            "filter", name, f"genaug_quality.{target}", config, summary, needs, "metrics" if needs else None
+        )
