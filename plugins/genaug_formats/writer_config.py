@@ -37,6 +37,10 @@ class CocoPanopticWriterOptions(PictureWriterOptions):
     """Options of the writer ``coco-panoptic``."""
 
     split: str = Field("train", pattern=_NAME, description="Name of the split in folders and file names.")
+    offset: Literal[0, 1] = Field(
+        0,
+        description="Added to class ids to make category ids; 1 for tools that take category 0 for none (datumaro).",
+    )
 
 
 class TextListWriterOptions(PictureWriterOptions):

@@ -106,42 +106,52 @@ class TextListWriter(PictureWriter):
 
 
 class CocoPanopticWriter(PictureWriter):
-    """COCO panoptic: ``<split>/``, ``panoptic_<split>/`` and ``annotations/panoptic_<split>.json``.
+    """COCO panoptic: ``<split>/``, ``annotations/panoptic_<split>/`` and ``annotations/panoptic_<split>.json``.
 
     A mask says nothing of instances, so every class of an image is one segment, and every category is stuff
-    (``isthing`` 0). Category ids are class ids; a segment's id is its category's plus one, since 0 means unlabelled.
-    The JSON is written as samples come.
+    (``isthing`` 0). A segment's id is its class's plus one, since 0 means unlabelled. The JSON is written as samples
+    come.
 
     Args:
         image_format: ``png`` or ``jpg``.
         quality: Of jpg.
         split: Name in folders and files.
+        offset: What is added to class ids to make category ids. Where it is not 0, the source ``coco-panoptic`` reads
+            the result with ``match: name``.
     """
 
-    def __init__(self, *, image_format: Format = "png", quality: int = 95, split: str = "train") -> None:
+    def __init__(
+        self, *, image_format: Format = "png", quality: int = 95, split: str = "train", offset: int = 0
+    ) -> None:
         super().__init__(image_format=image_format, quality=quality)
-        self.split = split
+        self.split, self.offset = split, offset
 
     def write(self, samples: Iterator[Sample], folder: Path, what: SampleSet) -> None:
         """Write all samples into `folder`."""
-        images, masks = _made(folder / self.split), _made(folder / f"panoptic_{self.split}")
+        images, masks = _made(folder / self.split), _made(folder / f"annotations/panoptic_{self.split}")
         names = what.labels.names
         head = {
             "info": {"description": f"{what.title}, exported by genaug", "synthetic": what.synthetic},
             "licenses": [],
             "categories": [
-                {"id": i, "name": n, "supercategory": n, "isthing": 0, "color": list(what.labels.color(i))}
+                {
+                    "id": i + self.offset,
+                    "name": n,
+                    "supercategory": n,
+                    "isthing": 0,
+                    "color": list(what.labels.color(i)),
+                }
                 for i, n in names.items()
             ],
         }
-        place = _made(folder / "annotations") / f"panoptic_{self.split}.json"
+        place = folder / f"annotations/panoptic_{self.split}.json"
         rest = place.with_suffix(".images")  # the list that follows the annotations, until they are all written
         with place.open("w", encoding="utf-8") as file, rest.open("w", encoding="utf-8") as listed:
             file.write(f'{json.dumps(head, ensure_ascii=False)[:-1]}, "annotations": [')
             for number, sample in enumerate(samples, start=1):
                 assert sample.mask is not None
                 image, mask = f"{sample.id}.{self.image_format}", f"{sample.id}.png"
-                colors, segments = panoptic(sample.mask, what.labels.ignore_index)
+                colors, segments = panoptic(sample.mask, what.labels.ignore_index, offset=self.offset)
                 (images / image).write_bytes(self.picture(sample, what))
                 PIL.Image.fromarray(colors).save(masks / mask, "PNG")
                 height, width = sample.size
@@ -155,7 +165,7 @@ class CocoPanopticWriter(PictureWriter):
         rest.unlink()
 
 
-def panoptic(mask: Mask, ignore_index: int) -> tuple[Image, list[dict[str, Any]]]:
+def panoptic(mask: Mask, ignore_index: int, *, offset: int = 0) -> tuple[Image, list[dict[str, Any]]]:
     """Return a mask ``[H, W]`` as COCO has it: colours ``[H, W, 3]`` of segments, and ``segments_info``.
 
     Boxes are ``[x, y, width, height]`` in pixels.
@@ -172,7 +182,7 @@ def panoptic(mask: Mask, ignore_index: int) -> tuple[Image, list[dict[str, Any]]
         described.append(
             {
                 "id": segment,
-                "category_id": segment - 1,
+                "category_id": segment - 1 + offset,
                 "area": int(covered.sum()),
                 "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
                 "iscrowd": 0,
