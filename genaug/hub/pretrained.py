@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from genaug.interfaces import Generator
 
 
+#: Options that a stranger's file does not set: what is trained, where files are, and what protects or costs memory.
+_OURS = frozenset(
+    {"training", "adapter", "controlnet", "safety_checker", "batch_size", "dtype", "target_modules", "rank"}
+)
+
+
 class Pretrained(NamedTuple):
     """What `from_pretrained` returns.
 
@@ -89,5 +95,4 @@ def _trained(config: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]
     """Return what ``genaug_config.json`` says that is an option of the generator, the sampler's included."""
     sampler = config.get("sampler")
     settings = {**config, **(sampler if isinstance(sampler, Mapping) else {})}
-    # What training was set to is a record here; an option of that name would train again.
-    return {key: value for key, value in settings.items() if key in known and key not in ("training", "adapter")}
+    return {key: value for key, value in settings.items() if key in known - _OURS}

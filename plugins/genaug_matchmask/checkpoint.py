@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
@@ -17,6 +19,7 @@ from genaug_diffusion.base import check_fingerprint, unet_fingerprint
 from genaug_diffusion.starting_noise import StartingNoise
 from genaug_matchmask.adapter import LTAdapter
 from genaug_matchmask.adapter_files import FORMAT, PEFT_CONFIG, STARTING, WEIGHTS
+from genaug_matchmask.attention import AlphaPool
 
 
 def save_adapter(
@@ -123,9 +126,11 @@ def load_adapter(unet: Any, folder: Path, *, base: str) -> LTAdapter:
         state = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise AdapterError(f"damaged: cannot be read ({error})", where=str(folder / WEIGHTS), hint=AGAIN) from error
-    adapter = LTAdapter(
-        unet, rank=config["rank"], target_modules=config["target_modules"], alpha_pool=config["alpha_pool"]
-    )
+    _check_sizes(unet, config, state, where)
+    # The names themselves, not the expression that found them: one that a stranger wrote may take for ever to match.
+    names = "|".join(map(re.escape, config["layers"]))
+    adapter = LTAdapter(unet, rank=config["rank"], target_modules=names, alpha_pool=config["alpha_pool"])
+    adapter.lora_config.target_modules = config["target_modules"]
     try:
         if adapter.layers != config["layers"]:
             raise AdapterError("the adapted layers or their order differ from the UNet's", where=where)
@@ -134,6 +139,18 @@ def load_adapter(unet: Any, folder: Path, *, base: str) -> LTAdapter:
         adapter.detach()
         raise
     return adapter
+
+
+def _check_sizes(unet: Any, config: Mapping[str, Any], state: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raise `AdapterError` unless rank and layers of a config are those of its weights: both decide memory."""
+    ranks = {len(value) for name, value in state.items() if ".lora_A." in name and value.ndim == 2}
+    if ranks != {config["rank"]}:
+        raise AdapterError(f"rank {config['rank']}, the weights have {sorted(ranks)}"[:200], where=where, hint=AGAIN)
+    layers, known = config["layers"], {name for name, _ in unet.named_modules()}
+    if not isinstance(layers, list) or not all(isinstance(name, str) and name in known for name in layers):
+        raise AdapterError("the adapted layers or their order differ from the UNet's", where=where)
+    if config["alpha_pool"] not in get_args(AlphaPool) or not isinstance(config["target_modules"], str):
+        raise AdapterError("alpha_pool or target_modules has no value that is known", where=where, hint=AGAIN)
 
 
 def _plain(value: Any) -> Any:

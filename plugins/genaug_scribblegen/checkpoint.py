@@ -76,8 +76,9 @@ def load_adapter(pipe: Any, folder: Path, codec: HintCodec, labels: LabelSpace, 
             folder / CONTROLNET, torch_dtype=pipe.unet.dtype, use_safetensors=True, local_files_only=True
         )
         value = load((folder / NULL).read_bytes())[KEY]
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise AdapterError(f"damaged: cannot be read ({error})", where=where, hint=AGAIN) from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:200]  # torch has a line for every tensor that does not fit
+        raise AdapterError(f"damaged: cannot be read ({why})", where=where, hint=AGAIN) from error
     if controlnet.config.conditioning_channels != codec.channels or len(value) != codec.channels:
         raise AdapterError(
             f"hints of {controlnet.config.conditioning_channels} channels, a null condition of {len(value)}",

@@ -266,8 +266,6 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, {"branches": [], "converts": [], "tags": tags})
         if verb == "tree":
             return self._tree(repo, argument, recursive=query.get("recursive", ["false"])[0].lower() in ("true", "1"))
-        if verb == "paths-info":
-            return self._paths(repo, argument, body)
         if verb == "preupload":
             return self._preupload(repo, argument, json.loads(body))
         if verb == "commit":
@@ -310,11 +308,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(path: str, entry: Entry) -> dict[str, object]:
         large = {"lfs": {"oid": entry.sha256, "size": entry.size, "pointerSize": 134}} if entry.large else {}
         return {"type": "file", "path": path, "size": entry.size, "oid": entry.oid, **large}
-
-    def _paths(self, repo: Repo, revision: str, body: bytes) -> None:
-        asked = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode()).get("paths", [])
-        files = repo.commits[repo.find(revision) or ""]
-        return self._answer(200, [self._file(path, files[path]) for path in asked if path in files])
 
     # ------------------------------------------------------------------ writing
 
