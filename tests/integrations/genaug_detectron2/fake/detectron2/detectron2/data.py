@@ -70,7 +70,7 @@ class DatasetMapper:
 
     @staticmethod
     def _tensor(array: np.ndarray, flip: bool) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array[:, ::-1] if flip else array))
+        return torch.from_numpy(np.array(array[:, ::-1] if flip else array))
 
     @staticmethod
     def _read(name: str, mode: str) -> Image.Image:
