@@ -66,13 +66,10 @@ def _refuse_no_folder(path: Path) -> None:
 def _problems(text: str, output: Path) -> list[str]:
     """Read the data as the recipe says; its generator need not be installed for that."""
     from genaug.config import parse
-    from genaug.labels import LabelSpace
-    from genaug.sources.config import FolderOptions
-    from genaug.sources.folder import FolderSource
+    from genaug.recipe import load_recipe
 
     recipe = parse(text, ".yaml", where=str(output))
-    options = FolderOptions(**{key: value for key, value in recipe["data"].items() if key != "format"})
-    return FolderSource(options, LabelSpace.from_config(recipe["labels"]), root=output.parent).check()
+    return load_recipe({key: recipe[key] for key in ("labels", "data")}, root=output.parent).source().check()
 
 
 def _write(path: Path, text: str) -> None:

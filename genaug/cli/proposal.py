@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,8 +58,15 @@ def propose(folder: Path, output: Path) -> Proposal:
         DataError: Nothing pairs up, no mask can be read, or no pixel of them is labelled.
     """
     from genaug.cli.names import find_names
+    from genaug.registry import default_registry
     from genaug.sources.discover import find_lists, find_pairs
+    from genaug.sources.known import find_known
 
+    known = find_known(folder, default_registry().names("source"))
+    if known is not None:
+        data = {"format": known.data["format"], "root": _relative(known.root, output), **known.data}
+        labels = (f"# The classes of {known.title}.", f"labels: {known.labels}")
+        return Proposal("\n".join(_text(folder, output, data, labels, known.comments)) + "\n", None)
     pairs = find_pairs(folder)
     pairing = pairs[0]
     lists = find_lists(folder, pairing.ids)
@@ -71,7 +78,8 @@ def propose(folder: Path, output: Path) -> Proposal:
     if colors is not None:
         data["color_map"] = True
     classes = _by_id(pairing, names) if colors is None else _by_color(colors, names)
-    text = "\n".join(_text(folder, output, data, classes, _data_comments(folder, pairs, lists))) + "\n"
+    comments = _data_comments(folder, pairs, lists)
+    text = "\n".join(_text(folder, output, data, _label_lines(classes), comments)) + "\n"
     if data.get("labeled") != own_list(output).name:
         return Proposal(text, None)
     return Proposal(text, tuple(_own_listing(pairing, output)), tuple(_left_out(pairing, output)))
@@ -277,14 +285,7 @@ def _ignore_index(ids: list[int], masks_with: list[int], names: NamesFile | None
 # ---------------------------------------------------------------------- text
 
 
-def _text(
-    folder: Path, output: Path, data: Mapping[str, Any], classes: _Classes, data_comments: Iterator[str]
-) -> Iterator[str]:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "recipe"
-    yield f"# Written by 'genaug init'. Next: genaug check {output.name}, then genaug run {output.name}"
-    yield f"name: {_value(name)}"
-    yield "seed: 0  # the one source of randomness: the same seed gives the same samples"
-    yield ""
+def _label_lines(classes: _Classes) -> Iterator[str]:
     yield from (f"# {comment}" for comment in classes.comments)
     yield "labels:"
     yield "  names:"
@@ -293,6 +294,17 @@ def _text(
         yield "  colors:"
         yield from (f"    {i}: {_value(list(color))}" for i, color in classes.colors.items())
     yield f"  ignore_index: {classes.ignore_index}"
+
+
+def _text(
+    folder: Path, output: Path, data: Mapping[str, Any], labels: Iterable[str], data_comments: Iterable[str]
+) -> Iterator[str]:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "recipe"
+    yield f"# Written by 'genaug init'. Next: genaug check {output.name}, then genaug run {output.name}"
+    yield f"name: {_value(name)}"
+    yield "seed: 0  # the one source of randomness: the same seed gives the same samples"
+    yield ""
+    yield from labels
     yield ""
     yield from (f"# {comment}" for comment in data_comments)
     yield "data:"
