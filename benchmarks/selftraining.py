@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,12 @@ def scaled(recipe: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def train(
-    recipe: dict[str, Any], labelled: Arrays, unlabelled: np.ndarray, test: Arrays, folder: Path, *, classes: int,
-    model: str, steps: int, batch: int, lr: float, seed: int,
+    recipe: dict[str, Any], labelled: Arrays, unlabelled: np.ndarray | Sequence[np.ndarray], test: Arrays, folder: Path,
+    *, classes: int, model: str, steps: int, batch: int, lr: float, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Train one arm, or read what an earlier call measured; goes on from the last checkpoint.
+
+    Of several sets of unlabelled images every batch holds equally many.
 
     Returns:
         ``miou`` and ``iou``, ``teacher_miou``, ``kept`` (mean over the last quarter), ``kept_by_class``, ``flip_rate``
@@ -139,7 +142,8 @@ def train(
         for part, key in ((student, "student"), (optimizer, "optimizer"), (step, "self_training")):
             part.load_state_dict(state[key])
     fast_bfloat16 = has_fast_bfloat16()
-    x_l, y_l, x_u = (torch.from_numpy(array) for array in (*labelled, unlabelled))
+    x_l, y_l = map(torch.from_numpy, labelled)
+    streams = [torch.from_numpy(x) for x in ([unlabelled] if isinstance(unlabelled, np.ndarray) else unlabelled)]
     for number in (bar := tqdm(range(state["step"], steps), desc=folder.name, initial=state["step"], total=steps)):
         started = time.process_time()
         optimizer.param_groups[0]["lr"] = lr * one_cycle(number / steps)
@@ -149,8 +153,9 @@ def train(
         images, labels = random_geometry(_floats(x_l[rows]), y_l[rows].long(), generator)
         others = None
         if recipe["extends"] != "supervised":
-            rows = torch.randint(len(x_u), (batch,), generator=generator)
-            others, _ = random_geometry(_floats(x_u[rows]), None, generator)
+            share = batch // len(streams)
+            drawn = [x_u[torch.randint(len(x_u), (share,), generator=generator)] for x_u in streams]
+            others, _ = random_geometry(_floats(torch.cat(drawn)), None, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16):
             _, figures = step(images, labels, others, backward=Tensor.backward)
         optimizer.step()
