@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,10 @@ for _name in ("detectron2", "mask2former"):
         sys.path.insert(0, str(HERE / "fake" / _name))
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parents[1] / "noise"))
+
+# Mask2Former's deformable attention has a compiled part, and goes on in PyTorch where a call of it fails.
+if find_spec("MultiScaleDeformableAttention") is None:
+    sys.modules["MultiScaleDeformableAttention"] = types.ModuleType("MultiScaleDeformableAttention")
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # those of the real one's imports are not ours

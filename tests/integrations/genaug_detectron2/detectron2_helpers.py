@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +44,27 @@ class ToyBackbone(Backbone):
     @property
     def size_divisibility(self) -> int:
         return 8
+
+
+@BACKBONE_REGISTRY.register()
+class ToyPyramid(Backbone):
+    """Features ``p2`` to ``p5`` at strides 4 to 32, one convolution each."""
+
+    channels: ClassVar = {"p2": 8, "p3": 16, "p4": 16, "p5": 16}
+
+    def __init__(self, cfg: Any, input_shape: ShapeSpec) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 2, 2)
+        own = list(self.channels.values())
+        convolutions = [nn.Conv2d(*widths, 3, 2, 1) for widths in zip([8, *own[:-1]], own, strict=True)]
+        self.stages = nn.ModuleDict(dict(zip(self.channels, convolutions, strict=True)))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.stem(x)
+        return {name: (x := stage(x).relu()) for name, stage in self.stages.items()}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {name: ShapeSpec(channels=n, stride=4 * 2**i) for i, (name, n) in enumerate(self.channels.items())}
 
 
 def scene(number: int) -> tuple[np.ndarray, np.ndarray]:

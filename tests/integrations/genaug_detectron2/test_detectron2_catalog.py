@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2_helpers import config, register, scene, write_toys
+from noise_helpers import FILTERS, OFFLINE, make_recipe
+from PIL import Image
+
+from genaug.engine import run
+from genaug.errors import ConfigError, DataError, StoreError
+from genaug.labels import default_color
+from genaug_detectron2 import SyntheticMapper, check_dataset, register_store
+from genaug_torch import StoreDataset
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store of ids 1 and 4 whose filter ignores one row of every mask."""
+    root = tmp_path_factory.mktemp("store")
+    run(make_recipe(root, filters=FILTERS, data={"odd_every": 0}), device="cpu", stages=OFFLINE)
+    register_store("noise", root / "out")
+    return root / "out"
+
+
+def read(file):
+    with Image.open(file) as image:
+        return image.mode, np.array(image)
+
+
+def test_a_store_is_a_dataset(store):
+    expected = StoreDataset(store, targets="indices")
+    dicts = DatasetCatalog.get("noise")
+    assert [entry["image_id"] for entry in dicts] == list(expected.keys)
+    assert [entry["condition_id"] for entry in dicts] == list(expected.ids)
+    for number, entry in enumerate(dicts):
+        sample = expected.sample(number)
+        assert np.array_equal(read(entry["file_name"])[1], sample.image)
+        mode, mask = read(entry["sem_seg_file_name"])
+        assert mode == "L"
+        assert np.array_equal(mask, sample.mask)
+        assert (entry["height"], entry["width"]) == sample.size
+    assert DatasetCatalog.get("noise") == dicts
+    check_dataset("noise")
+
+
+def test_its_metadata(store):
+    metadata = MetadataCatalog.get("noise")
+    assert metadata.stuff_classes == ["grass", "road"]
+    assert metadata.stuff_dataset_id_to_contiguous_id == {1: 0, 4: 1}
+    assert metadata.evaluator_type == "sem_seg"
+    assert metadata.ignore_label == 255
+    assert len(metadata.stuff_colors) == 2
+
+
+def test_the_mapper_reads_its_masks_as_they_are(store, tmp_path):
+    cfg = config(tmp_path)
+    cfg.INPUT.MIN_SIZE_TRAIN = (24,)  # their own size
+    mapped = DatasetMapper(cfg, is_train=True)(DatasetCatalog.get("noise")[0])
+    truth = torch.from_numpy(StoreDataset(store, targets="indices").sample(0).mask).long()
+    assert mapped["sem_seg"].shape == truth.shape
+    assert torch.equal(mapped["sem_seg"], truth) or torch.equal(mapped["sem_seg"].flip(1), truth)
+
+
+def test_masks_that_can_be_used_stay_where_they_are(tmp_path):
+    names = dict(enumerate(["sky", "grass", "tree", "wall", "road"]))
+    run(make_recipe(tmp_path, labels=names, data={"odd_every": 0}), device="cpu", stages=OFFLINE)
+    register_store("plain", tmp_path / "out")
+    entry = DatasetCatalog.get("plain")[0]
+    assert entry["sem_seg_file_name"] == str(tmp_path / "out/masks" / f"{entry['image_id']}.png")
+    assert not (tmp_path / "out-detectron2").exists()
+
+
+def test_written_masks_lie_beside_the_store_or_where_told(store, tmp_path):
+    assert DatasetCatalog.get("noise")[0]["sem_seg_file_name"].startswith(f"{store}-detectron2/")
+    register_store("elsewhere", store, masks=tmp_path / "masks")
+    assert not (tmp_path / "masks").exists()  # nothing is written before it is read
+    assert DatasetCatalog.get("elsewhere")[0]["sem_seg_file_name"].startswith(str(tmp_path / "masks"))
+
+
+def test_errors(store, tmp_path):
+    with pytest.raises(ConfigError, match="'noise' already"):
+        register_store("noise", store)
+    with pytest.raises(StoreError):
+        register_store("nothing", tmp_path)
+    assert "nothing" not in DatasetCatalog.list()
+
+
+# ---------------------------------------------------------------------- palettes and other wrong masks
+
+
+@pytest.fixture(scope="module")
+def palette(tmp_path_factory):
+    """A dataset whose masks have a palette, as PASCAL VOC's."""
+    dicts = write_toys(tmp_path_factory.mktemp("palette"), range(2))
+    for entry in dicts:
+        mask = Image.fromarray(scene(int(entry["image_id"]))[1])
+        mask.putpalette([value for number in range(256) for value in default_color(number)])
+        mask.save(entry["sem_seg_file_name"])
+    register("palette", dicts)
+    return dicts
+
+
+def test_a_palette_does_not_pass_the_check(palette):
+    with pytest.raises(DataError, match="2 of 2 masks") as caught:
+        check_dataset("palette")
+    assert all(entry["sem_seg_file_name"] in str(caught.value) for entry in palette)
+    assert "palette" in str(caught.value)
+
+
+def test_a_palette_does_not_pass_the_mapper(palette, tmp_path):
+    inner = DatasetMapper(config(tmp_path), is_train=True)
+    assert set(inner(palette[0])["sem_seg"].unique().tolist()) != {0, 1, 2, 255}  # it is silent
+    with pytest.raises(ValueError, match=r"_mask\.png: values"):
+        SyntheticMapper(inner, num_classes=3)(palette[0])
+    with pytest.raises(ValueError, match="palette, of which DatasetMapper reads brightnesses"):
+        SyntheticMapper(inner)(palette[0])
+    with pytest.raises(ValueError, match="palette"):  # 38 and 75 could be classes here
+        SyntheticMapper(inner, num_classes=150)(palette[0])
+
+
+def test_a_mapper_that_reads_indices_may_have_palettes(palette):
+    def indices(entry):
+        return {"sem_seg": torch.from_numpy(read(entry["sem_seg_file_name"])[1]).long()}
+
+    made = SyntheticMapper(indices, num_classes=3)(palette[0])
+    assert torch.equal(made["sem_seg"], torch.from_numpy(scene(0)[1]).long())
+
+
+def test_other_wrong_masks(tmp_path):
+    dicts = write_toys(tmp_path, range(4))
+    mask = scene(0)[1]
+    Image.fromarray(mask + (mask == 1) * np.uint8(6)).save(dicts[0]["sem_seg_file_name"])
+    Image.fromarray(np.stack([mask] * 3, -1)).save(dicts[1]["sem_seg_file_name"])
+    Image.fromarray(mask[:-3]).save(dicts[2]["sem_seg_file_name"])
+    del dicts[3]["sem_seg_file_name"]
+    register("wrong", dicts)
+    with pytest.raises(DataError) as caught:
+        check_dataset("wrong")
+    text = str(caught.value)
+    for told in ("values [7] are no class of 0 to 2", "is of mode RGB", "37 x 56 pixels instead of 40 x 56", "no sem_"):
+        assert told in text
+    with pytest.raises(DataError):
+        check_dataset("wrong", num_classes=8)
+    DatasetCatalog.register("nameless", list)
+    with pytest.raises(ConfigError, match="num_classes"):
+        check_dataset("nameless")
