@@ -64,7 +64,8 @@ class CocoPanopticSource(FolderSource):
         folder = FolderOptions(
             images=options.images, masks=options.masks, gray=options.gray, max_pixels=options.max_pixels
         )
-        super().__init__(folder, labels, root=root, ignore_unknown_ids=ignore_unknown_ids)
+        ignore = ignore_unknown_ids or options.others == "ignore"
+        super().__init__(folder, labels, root=root, ignore_unknown_ids=ignore)
         self.file = root / Path(options.annotations).expanduser()
         self.labeled = None if options.labeled is None else root / Path(options.labeled).expanduser()
         self.names = class_ids(labels) if options.match == "name" else None
@@ -121,16 +122,16 @@ class CocoPanopticSource(FolderSource):
         told = f"{category} ({self._contents.categories.get(category, 'without name')})"
         if self.names is None:
             class_id = category if category in self.labels.names else None
-            hint = "Name it in labels, or set 'match: name' if the class table has its name under another id"
+            hint = "Name it in labels, set 'others: ignore', or 'match: name' if the class table has its name under another id"
         else:
             class_id = self.names.get(self._contents.categories.get(category, ""))
-            hint = "Name it in labels"
+            hint = "Name it in labels, or set 'others: ignore'"
         if class_id is not None:
             return class_id
         finding = Finding(f"category {told} is not in the class table", name, hint)
         if not self.ignore_unknown_ids:
             raise RefusedError(finding)
-        notes.append(Finding(finding.what, name, "Its segments are ignored, as the recipe's generator asks"))
+        notes.append(Finding(finding.what, name, "Its segments are ignored"))
         return self.labels.ignore_index
 
     def survey(self) -> Survey:
@@ -165,7 +166,7 @@ def segment_ids(colors: Image) -> NDArray[np.int64]:
 
 
 def _slim(table: dict[str, Any]) -> Any:
-    """Drop what is not needed while the JSON is parsed: a segment becomes a pair, so COCO's file takes a tenth."""
+    """Drop what is not needed while the JSON is parsed: a segment becomes a pair of numbers."""
     if "category_id" in table and "segments_info" not in table:
         return table["id"], table["category_id"]
     if "segments_info" in table:

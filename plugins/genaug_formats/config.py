@@ -108,6 +108,9 @@ class CocoPanopticOptions(ListedOptions):
     match: Literal["id", "name"] = Field(
         "id", description="How categories become classes: category id = class id, or by name (ids above 255 need that)."
     )
+    others: Literal["error", "ignore"] = Field(
+        "error", description="Segments of categories that the class table lacks: a problem, or ignored and noted."
+    )
 
 
 class TextListOptions(PictureOptions):

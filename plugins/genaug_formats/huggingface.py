@@ -120,6 +120,8 @@ class HuggingFaceSource(Source):
         try:
             if path.is_dir() and any((path / name).is_file() for name in _SAVED):
                 found = datasets.load_from_disk(str(path))
+                if isinstance(found, datasets.Dataset) and str(found.split or options.split) != options.split:
+                    raise ValueError(f"it holds the split {found.split!s}, not {options.split!r}")
                 data: Any = found[options.split] if isinstance(found, datasets.DatasetDict) else found
                 data = data.to_iterable_dataset() if options.streaming else data
             else:

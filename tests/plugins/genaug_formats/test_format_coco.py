@@ -53,6 +53,9 @@ def test_categories_above_255_go_by_name(write, source):
     assert source({0: "person", 9: "wall"}, match="name", **DATA).load("a").mask.tolist() == [[9, 0]]
     with pytest.raises(DataError, match=r"category 4000 \(wall\) is not in the class table.*match: name"):
         source({1: "person"}, **DATA).load("a")
+    read = source({1: "person"}, others="ignore", **DATA)
+    assert read.load("a").mask.tolist() == [[255, 1]]
+    assert "category 4000 (wall) is not in the class table: 1x: panoptic/a.png" in str(read.survey().notes[0])
     with pytest.raises(ConfigError, match="share the name 'wall'"):
         source({0: "wall", 9: "wall"}, match="name", **DATA)
 

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genaug.errors import ConfigError, DataError
-from genaug.labels import default_color
+from genaug.errors import ConfigError, DataError, MissingDependencyError
+from genaug.export import build_writer
+from genaug.labels import LabelSpace, default_color
+from genaug.registry import default_registry
 
 LABELS = {0: "sky", 1: "road", 15: "person"}
 DATA = {"format": "huggingface", "path": "set"}
@@ -118,6 +120,24 @@ def test_what_is_not_there_is_told(tmp_path, write, source):
     write(rows())
     with pytest.raises(DataError, match="the dataset cannot be opened"):
         source(LABELS, split="val", **DATA).ids()
+    saved = datasets.Dataset.from_dict(rows(), split="train")
+    for column in ("image", "mask"):
+        saved = saved.cast_column(column, datasets.Image())
+    saved.save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match="it holds the split train, not 'val'"):
+        source(LABELS, format="huggingface", path="saved", split="val").ids()
+    assert len(source(LABELS, format="huggingface", path="saved")) == 3
+
+
+@pytest.mark.parametrize("kind", ["source", "writer"])
+def test_without_the_library_the_pip_command_is_told(tmp_path, monkeypatch, source, kind):
+    monkeypatch.setattr("genaug.registry.is_installed", lambda module: False)
+    build = {
+        "source": lambda: source(LABELS, **DATA),
+        "writer": lambda: build_writer("huggingface", {}, LabelSpace(LABELS), default_registry()),
+    }
+    with pytest.raises(MissingDependencyError, match=r"'datasets' is not installed.*pip install 'genaug\[data\]'"):
+        build[kind]()
 
 
 def test_colours_become_ids_where_the_table_has_them(write, source):
