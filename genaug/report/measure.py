@@ -6,9 +6,9 @@ import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from itertools import repeat
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,82 +24,101 @@ TOGETHER = 8
 #: Below so many samples the start of further processes would take longer than the work.
 _FEW = 48
 
-Columns = dict[str, dict[str, NDArray[Any]]]
 
-
-def sizes_of(samples: SampleSet, *, workers: int, what: str) -> Sizes:
-    """Return how many images of each ``(height, width)`` a set has."""
-    result: Sizes = Counter()
-    workers = 1 if isinstance(samples, StoreSet) else workers  # a manifest names them
-    for sizes in _each(samples, {}, workers=workers, what=f"sizes of {what}"):
-        result.update(sizes)
-    return result
-
-
-def measure(samples: SampleSet, sections: Mapping[str, Figures], *, workers: int, what: str) -> dict[str, Measured]:
-    """Measure a set for all sections; the result does not depend on the number of processes.
+class Reader:
+    """Reads two sets, a few samples at a time, in worker processes or in this one; to be used in a ``with``.
 
     Args:
-        samples: The set.
-        sections: name -> section. Those that are not `Figures.parallel` are asked in this process, in a second pass.
-        workers: Processes.
-        what: What the progress bar calls the set.
-
-    Raises:
-        SampleError: A section returned something else than one record per sample.
+        sets: name -> set.
+        workers: Processes; 1 for none but this one. Sets that do not pickle are read in this one.
     """
-    groups = samples.groups()
-    parts: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in sections}
-    for parallel in (True, False):
-        chosen = {name: section for name, section in sections.items() if section.parallel == parallel}
-        if not chosen:
-            continue
-        for columns in _each(samples, chosen, workers=workers if parallel else 1, what=f"measure {what}"):
-            for name, part in columns.items():
-                parts[name].append(part)
-    return {name: Measured(samples.keys, groups, _joined(found)) for name, found in parts.items()}
+
+    def __init__(self, sets: Mapping[str, SampleSet], workers: int) -> None:
+        self.sets = sets
+        few = all(len(samples.keys) < _FEW for samples in sets.values())
+        self._workers = 1 if few or not _pickles(sets) else workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if self._workers > 1:
+            # Processes are spawned: forked ones would inherit the locks of whatever threads run here.
+            spawn = get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._workers, spawn, initializer=_start, initargs=(self.sets,))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def sizes(self, name: str) -> Sizes:
+        """Return how many images of each ``(height, width)`` a set has."""
+        result: Sizes = Counter()
+        parallel = not isinstance(self.sets[name], StoreSet)  # a manifest names them
+        for sizes in self._each(name, {}, parallel=parallel, what=f"sizes of {name}"):
+            result.update(sizes)
+        return result
+
+    def measure(self, name: str, sections: Mapping[str, Figures]) -> dict[str, Measured]:
+        """Measure a set for all sections; the result does not depend on the number of processes.
+
+        Args:
+            name: The set.
+            sections: name -> section. Those that are not `Figures.parallel`, or do not pickle, are asked in this
+                process, in a second pass.
+
+        Raises:
+            SampleError: A section returned something else than one record per sample.
+        """
+        samples = self.sets[name]
+        parts: dict[str, list[dict[str, NDArray[Any]]]] = {section: [] for section in sections}
+        apart = {s: section.parallel and (self._pool is None or _pickles(section)) for s, section in sections.items()}
+        for parallel in (True, False):
+            chosen = {s: section for s, section in sections.items() if apart[s] == parallel}
+            if not chosen:
+                continue
+            for columns in self._each(name, chosen, parallel=parallel, what=f"measure {name}"):
+                for section, part in columns.items():
+                    parts[section].append(part)
+        groups = samples.groups()
+        return {section: Measured(samples.keys, groups, _joined(found)) for section, found in parts.items()}
+
+    def _each(self, name: str, sections: Mapping[str, Figures], *, parallel: bool, what: str) -> Iterator[Any]:
+        """Yield what `_measure` says of every few samples, in order; without sections their sizes."""
+        keys = self.sets[name].keys
+        chunks = [keys[i : i + TOGETHER] for i in range(0, len(keys), TOGETHER)]
+        found: Iterator[Any]
+        if parallel and self._pool is not None:
+            found = self._pool.map(_work, repeat(name), repeat(sections), chunks)
+        else:
+            found = (_measure(self.sets[name], sections, chunk) for chunk in chunks)
+        with counter(what, total=len(keys), done=0) as progress:
+            for chunk in chunks:
+                yield next(found)
+                progress.update(len(chunk))
 
 
 def _joined(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
 
 
-def _each(samples: SampleSet, sections: Mapping[str, Figures], *, workers: int, what: str) -> Iterator[Any]:
-    """Yield what `_measure` says of every few samples, in order; without sections their sizes."""
-    keys = samples.keys
-    chunks = [keys[i : i + TOGETHER] for i in range(0, len(keys), TOGETHER)]
-    with counter(what, total=len(keys), done=0) as progress, ExitStack() as stack:
-        found: Iterator[Any] = (_measure(samples, sections, chunk) for chunk in chunks)
-        if workers > 1 and len(keys) >= _FEW and _pickles((samples, sections)):
-            # Processes are spawned: forked ones would inherit the locks of whatever threads run here.
-            pool = ProcessPoolExecutor(
-                min(workers, len(chunks)), get_context("spawn"), initializer=_start, initargs=(samples, sections)
-            )
-            stack.callback(pool.shutdown, cancel_futures=True)
-            found = pool.map(_work, chunks)
-        for chunk, result in zip(chunks, found, strict=True):
-            progress.update(len(chunk))
-            yield result
-
-
 def _pickles(value: Any) -> bool:
     try:
         pickle.dumps(value)
-    except Exception:  # a source of somebody else's, with whatever it holds
+    except Exception:  # a source or section of somebody else's, with whatever it holds
         return False
     return True
 
 
-_given: tuple[SampleSet, Mapping[str, Figures]]
+_sets: Mapping[str, SampleSet]
 
 
-def _start(samples: SampleSet, sections: Mapping[str, Figures]) -> None:
-    global _given
-    _given = samples, sections
+def _start(sets: Mapping[str, SampleSet]) -> None:
+    global _sets
+    _sets = sets
 
 
-def _work(keys: Sequence[str]) -> Any:
-    return _measure(*_given, keys)
+def _work(name: str, sections: Mapping[str, Figures], keys: Sequence[str]) -> Any:
+    return _measure(_sets[name], sections, keys)
 
 
 def _measure(samples: SampleSet, sections: Mapping[str, Figures], keys: Sequence[str]) -> Any:

@@ -16,7 +16,7 @@ from genaug.labels import LabelSpace
 from genaug.recipe import BuildContext
 from genaug.report.figures import Conclusion, Figures, Measured, Sizes, Statistic
 from genaug.report.intervals import DRAWS, LEVEL, Estimates, estimate, percentile_interval
-from genaug.report.measure import measure, sizes_of
+from genaug.report.measure import Reader
 from genaug.report.quality_page import Section, render_quality
 from genaug.report.sample_sets import SampleSet
 from genaug.rng import Rng
@@ -109,10 +109,11 @@ def write_quality(
     for name, samples in sets.items():
         if not samples.keys:
             raise ConfigError("holds no image", where=f"the {name} set")
-    sizes = {name: sizes_of(samples, workers=workers, what=name) for name, samples in sets.items()}
-    for section in sections.values():
-        section.prepare(**sizes)
-    measured = {name: measure(samples, sections, workers=workers, what=name) for name, samples in sets.items()}
+    with Reader(sets, workers) as reader:
+        sizes = {name: reader.sizes(name) for name in sets}
+        for section in sections.values():
+            section.prepare(**sizes)
+        measured = {name: reader.measure(name, sections) for name in sets}
     done = [
         _compare(name, section, {s: measured[s][name] for s in sets}, Rng(seed).child("report", name), draws)
         for name, section in sections.items()

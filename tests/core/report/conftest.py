@@ -1,4 +1,6 @@
+import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from genaug.engine import run
 from genaug.recipe import load_recipe
 from genaug.registry import GROUP, Registry
 from genaug.store import SampleStore
+
+sys.path.insert(0, str(Path(__file__).parent))  # report_page
 
 PLUGIN = '''
 import numpy as np

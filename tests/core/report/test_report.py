@@ -2,48 +2,19 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from report_page import Page
 
 from genaug.cli.report import command
 from genaug.engine import run
 from genaug.errors import ConfigError, StoreError
 from genaug.report import summary_lines, write_report
 from genaug.store import SampleStore
-
-
-class Page(HTMLParser):
-    """What a browser would load and show."""
-
-    VOID = ("meta", "img", "br", "polyline", "link", "input")
-
-    def __init__(self, text):
-        super().__init__()
-        self.images, self.requests, self.open, self.words = {}, [], [], []
-        self.feed(text)
-        self.close()
-        self.text = re.sub(r"\s+", " ", " ".join(self.words))
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        if tag == "img":
-            self.images[values["alt"]] = values["src"]
-        self.requests += [v for k, v in attrs if k in ("src", "href") and not v.startswith("data:")]
-        assert tag not in ("script", "link", "iframe")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not self.open or self.open[-1] not in ("style", "title"):
-            self.words.append(data)
 
 
 def page_of(report):

@@ -1,0 +1,267 @@
+import json
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from report_page import Page
+
+from genaug.cli.report import command
+from genaug.errors import ConfigError, DataError, SampleError, UnknownComponentError
+from genaug.labels import LabelSpace
+from genaug.recipe import BuildContext
+from genaug.registry import GROUP, Registry
+from genaug.report import measure as measure_module
+from genaug.report.charts import chart
+from genaug.report.opening import find_place
+from genaug.report.quality import build_sections, quality_lines, write_quality
+from genaug.report.sample_sets import StoreSet
+from genaug.store import SampleStore
+
+LABELS = LabelSpace({0: "sky", 3: "<b>road</b>"})
+PLUGIN = """
+import numpy as np
+from genaug import Component, hookimpl
+from genaug.config import Options
+from genaug.report.figures import Conclusion, Figures, Statistic, Table
+
+class BrightnessOptions(Options):
+    bonus: float = 0.0
+
+class NamedOptions(Options):
+    model: str
+
+class Brightness(Figures):
+    title, ranked = "Brightness", ("mean",)
+    about = "How <bright> images are."
+    def __init__(self, bonus=0.0):
+        self.bonus = bonus
+    def prepare(self, *, synthetic, real):
+        self.sizes = dict(synthetic), dict(real)
+    def statistics(self):
+        return [
+            Statistic("mean", "mean grey value", "mean", worse="lower", harm="darker"),
+            Statistic("red", "share of red", "red", per="all"),
+            Statistic("sky", "share of images", "sky", by="sky"),
+            Statistic("absent", "never there", "absent"),
+        ]
+    def measure(self, samples):
+        return [
+            {"mean": s.image.mean() + self.bonus, "red": float(s.image[..., 0].sum()), "all": float(s.image.sum()),
+             "sky": np.nan if s.mask is None else float((s.mask == 0).any()), "corner": s.image[0, 0]}
+            for s in samples
+        ]
+    def conclude(self, synthetic, real, rng):
+        assert synthetic.columns["corner"].shape == (len(synthetic), 3)
+        table = Table("Corners", ("set", "grey"), (("real", float(real.columns["corner"].mean())), ("none", None)))
+        return Conclusion({"sizes": [len(s) for s in self.sizes]}, (table,), notes=("look at <this>",))
+
+class Named(Brightness):
+    title, parallel = "Named", False
+    def __init__(self, model):
+        super().__init__()
+
+class Uneven(Brightness):
+    def measure(self, samples):
+        return super().measure(samples)[1:]
+
+@hookimpl
+def genaug_components():
+    yield Component("figures", "brightness", "figures_plugin:Brightness", config="figures_plugin:BrightnessOptions")
+    yield Component("figures", "named", "figures_plugin:Named", config="figures_plugin:NamedOptions")
+"""
+
+
+@pytest.fixture
+def registry(install):
+    install("figures-plugin", {"figures_plugin": PLUGIN}, {"figures": "figures_plugin"})
+    return Registry(
+        [EntryPoint("core", "genaug.sources.plugin", GROUP), EntryPoint("figures", "figures_plugin", GROUP)]
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a function that writes a folder of images, one grey value each, with masks unless told."""
+
+    def write(name, greys, *, masks=True, size=(6, 8)):
+        for kind in ("images", "masks")[: 1 + masks]:
+            (tmp_path / name / kind).mkdir(parents=True)
+        for i, grey in enumerate(greys):
+            Image.fromarray(np.full((*size, 3), grey, np.uint8)).save(tmp_path / name / "images" / f"s{i:02}.png")
+            if masks:
+                mask = np.full(size, 3 if i % 2 else 0, np.uint8)
+                Image.fromarray(mask).save(tmp_path / name / "masks" / f"s{i:02}.png")
+        return tmp_path / name
+
+    return write
+
+
+def opened(path, **options):
+    return find_place(path, generated=True).open(LABELS, **options)
+
+
+def write(made, own, registry, output, options=None, **more):
+    sections = build_sections(BuildContext(Path(), LABELS, registry), options or {})
+    return write_quality(made, own, sections, labels=LABELS, output=output, **more)
+
+
+def test_figures_flags_and_page(folder, registry, tmp_path):
+    made, own = folder("made", range(60, 100)), folder("own", range(120, 150), size=(6, 9))
+    report = write(opened(made), opened(own), registry, tmp_path / "out", title="Mine & <yours>")
+    assert list(report["sections"]) == ["brightness"]  # the other one needs a model
+    section = report["sections"]["brightness"]
+    mean, red, sky = section["statistics"]  # what no image has is left out
+    assert mean["synthetic"]["value"] == np.mean(range(60, 100))
+    assert (mean["synthetic"]["images"], mean["synthetic"]["without"]) == (40, 0)
+    assert mean["synthetic"]["median"] == pytest.approx(79.5)
+    low, high = mean["difference"]["interval"]
+    assert low < np.mean(range(60, 100)) - np.mean(range(120, 150)) < high < 0
+    assert red["real"]["value"] == pytest.approx(1 / 3)
+    assert "sd" not in red["real"]
+    assert (sky["by"], sky["real"]["value"]) == ("sky", 0.5)
+    assert section["sizes"] == [1, 1]
+    assert [(f["section"], f["harm"]) for f in report["flags"]] == [("brightness", "darker")]
+    assert json.loads(Path(report["figures"]).read_text("utf-8"))["sections"].keys() == {"brightness"}
+
+    page = Page(Path(report["page"]).read_text("utf-8"))
+    assert page.open == []
+    assert page.requests == []
+    for words in (
+        "Mine & <yours>",
+        "How <bright> images are.",
+        "look at <this>",
+        "darker",
+        "Corners",
+        "A flag is raised",
+    ):
+        assert words in page.text
+    assert {"synthetic s00", "synthetic s39", "real s14", "mask of synthetic s00"} <= set(page.images)
+    assert "synthetic s20" not in page.images  # neither among the worst nor among the best
+
+    lines = "\n".join(quality_lines(report))
+    assert "DARKER (brightness): mean grey value: 79.5" in lines
+    assert "sky: share of images" in lines
+    assert "note: look at <this>" in lines
+
+
+def test_alike_sets_raise_no_flag_and_touching_intervals_do_not(folder, registry, tmp_path):
+    numbers = np.random.default_rng(0)
+    greys = numbers.normal(100, 20, 60).clip(0, 255).astype(int)
+    made, own = folder("made", greys[:30]), folder("own", greys[30:])
+    report = write(opened(made), opened(own), registry, tmp_path / "out")
+    assert report["flags"] == []
+    assert "Nothing found" in Path(report["page"]).read_text("utf-8")
+    assert list(quality_lines(report))[-1].startswith("Nothing found")
+    single = write(opened(made, limit=2), opened(own, limit=1), registry, tmp_path / "out")
+    assert single["sections"]["brightness"]["statistics"][0]["real"]["interval"] is None
+    assert (single["real"]["images"], single["real"]["of"]) == (1, 30)
+
+
+def test_the_number_of_processes_changes_no_byte(folder, registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_module, "_FEW", 1)
+    made, own = folder("made", range(60, 90)), folder("own", range(70, 100), masks=False)
+    options = {"named": {"model": "x"}, "brightness": {"bonus": 2.0}}
+    one, two = (
+        write(opened(made), opened(own), registry, tmp_path / str(n), options, workers=n, seed=7) for n in (1, 2)
+    )
+    assert list(one["sections"]) == ["brightness", "named"]
+    for key in ("page", "figures"):
+        assert Path(one[key]).read_bytes() == Path(two[key]).read_bytes()
+    other = write(opened(made), opened(own), registry, tmp_path / "seed", options, seed=8)
+    assert other["sections"]["brightness"] != one["sections"]["brightness"]
+
+
+def test_errors_of_workers_come_home(folder, registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_module, "_FEW", 1)
+    made, own = folder("made", range(30)), folder("own", range(30))
+    opened_made = opened(made)
+    (made / "images" / "s17.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="s17"):
+        write(opened_made, opened(own), registry, tmp_path / "out", workers=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_of_one_condition_count_as_one(painted, registry, tmp_path):
+    store, _ = painted
+    everything, kept = StoreSet(store.path), StoreSet(store.path, kept=True)
+    assert everything.keys == store.keys()
+    assert everything.groups().tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert set(kept.keys) == {"a_2", "a_3", "b_2"}
+    assert everything.size("a_0") == (4, 8)
+    sections = build_sections(BuildContext(Path(), store.labels, registry), {})
+    report = write_quality(everything, kept, sections, labels=store.labels, output=tmp_path / "out")
+    assert (report["synthetic"]["images"], report["synthetic"]["groups"]) == (7, 2)
+
+
+def test_wrong_names_and_records(folder, registry, tmp_path):
+    context = BuildContext(Path(), LABELS, registry)
+    with pytest.raises(UnknownComponentError, match=r"brightnes.*Did you mean 'brightness'"):
+        build_sections(context, {"brightnes": {}})
+    with pytest.raises(ConfigError, match="bonus"):
+        build_sections(context, {"brightness": {"bonus": "much"}})
+    with pytest.raises(ConfigError, match="no section is left"):
+        build_sections(context, {}, ["brightness"])
+    path = folder("made", range(3))
+    from figures_plugin import Uneven
+
+    with pytest.raises(SampleError, match="2 records for 3 samples"):
+        write_quality(opened(path), opened(path), {"uneven": Uneven()}, labels=LABELS, output=tmp_path / "out")
+    with pytest.raises(ConfigError, match="0 processes"):
+        write_quality(opened(path), opened(path), {}, labels=LABELS, output=tmp_path / "out", workers=0)
+
+
+def test_places(folder, painted, tmp_path):
+    store, recipe = painted
+    assert find_place(store.path, generated=True).kind == "store"
+    assert find_place(folder("both", [1]), generated=False).has_masks
+    alone = find_place(folder("alone", [1, 2], masks=False), generated=False)
+    assert not alone.has_masks
+    assert [s.mask for s in map(alone.open(LABELS).load, ("s00", "s01"))] == [None, None]
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(DataError, match="neither a store nor images"):
+        find_place(tmp_path / "nothing", generated=False)
+    assert len(SampleStore.open(recipe.output)) == 7
+
+
+def test_charts():
+    values = {"synthetic": np.array([1.0, 2.0, np.nan]), "real": np.array([5.0, 5.0])}
+    drawn = chart(values, {"real": (5.0, 4.0, 6.0)})
+    assert (drawn.low, drawn.high) == (pytest.approx(1.0, abs=0.01), 6.0)
+    assert set(drawn.bands) == {"real"}
+    assert drawn.bands["real"].low < drawn.bands["real"].value < drawn.bands["real"].high
+    nothing = np.array([np.nan])
+    assert chart({"synthetic": nothing, "real": nothing}, {}) is None
+    assert chart({"synthetic": np.zeros(2), "real": nothing}, {}).outlines["real"] == ""
+
+
+# ---------------------------------------------------------------------- command line
+
+
+def test_the_verb_compares_folders(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, own = folder("made", range(60, 64), size=(70, 80)), folder("own", range(120, 124), size=(70, 80))
+    (tmp_path / "labels.json").write_text(json.dumps({"0": "sky", "3": "road"}))
+    arguments = [str(made), "--real", str(own), "--workers", "1"]
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output
+    for words in ("Density of the masks", "Fidelity of the images", "Coverage of the classes", "Near-duplicates"):
+        assert words in result.stdout
+    assert result.stdout.isascii()
+    assert (tmp_path / "quality-report" / "quality.html").is_file()
+    short = [*arguments, "--skip", "fidelity", "--json", "--output", "out", "duplicates.radius=0"]
+    result = CliRunner().invoke(command, short)
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(result.stdout)["quality"]["sections"]) == {"coverage", "density", "duplicates"}
+    (tmp_path / "labels.json").unlink()
+    result = CliRunner().invoke(command, arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert "--labels" in str(result.exception)
+
+
+def test_the_verb_refuses_sections_without_real_images(painted):
+    store, _ = painted
+    result = CliRunner().invoke(command, [str(store.path), "duplicates.radius=0"])
+    assert "without --real" in str(result.exception)
