@@ -76,13 +76,6 @@ class Writer(ABC):
     #: Whether samples without a mask can be written.
     takes_unlabelled: bool = False
 
-    def check(self, what: SampleSet) -> None:  # noqa: B027  (optional to override)
-        """Refuse a class table that the format cannot hold, before anything is read or written.
-
-        Raises:
-            ConfigError: It cannot.
-        """
-
     @abstractmethod
     def write(self, samples: Iterator[Sample], folder: Path, what: SampleSet) -> None:
         """Write all samples into the empty `folder`, one at a time.
@@ -116,7 +109,7 @@ def check_target(target: Path) -> bool:
     if not target.exists() and not target.is_symlink():
         return False
     if target.is_symlink() or not target.is_dir():
-        raise StoreError("is no folder", where=str(target), hint="Name another folder")
+        raise StoreError("is a link or a file", where=str(target), hint="Name another folder")
     if not any(target.iterdir()):
         return False
     try:
@@ -155,12 +148,11 @@ def export(what: SampleSet, writer: Writer, target: str | Path, *, name: str) ->
 
     Raises:
         StoreError: The target holds something else, or the operating system refuses.
-        ConfigError, SampleError, DataError: The format cannot hold the class table or a sample, or there is no sample.
+        ConfigError, SampleError, DataError: There is no sample, or one that the format cannot hold.
     """
-    target = Path(target)
+    output, target = str(target), Path(target).absolute()  # '.' has no name to put a hidden folder beside
     if not len(what):
         raise ConfigError("there is no sample to export", where=str(target), hint="Do the filters drop all of them?")
-    writer.check(what)
     replaced = check_target(target)
     try:
         with _workplace(target) as folder:
@@ -178,7 +170,7 @@ def export(what: SampleSet, writer: Writer, target: str | Path, *, name: str) ->
         found = error.strerror or str(error)
         hint = "Nothing was left behind; remove the cause and run the command again"
         raise StoreError(f"cannot write: {found}", where=str(error.filename or target), hint=hint) from error
-    return {**report, "output": str(target), "replaced": replaced}
+    return {**report, "output": output, "replaced": replaced}
 
 
 def _checked(what: SampleSet, writer: Writer) -> Iterator[Sample]:

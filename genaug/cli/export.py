@@ -42,7 +42,6 @@ def command(
     what, dropped = _samples(source, data=data)
     writer = build_writer(name, override({}, options), what.labels, default_registry())
     if dry_run:
-        writer.check(what)
         report: dict[str, Any] = {"to": name, "samples": len(what), "synthetic": what.synthetic, "output": str(output)}
         report["replaced"] = check_target(output)
     else:

@@ -122,7 +122,7 @@ class CocoPanopticSource(FolderSource):
         told = f"{category} ({self._contents.categories.get(category, 'without name')})"
         if self.names is None:
             class_id = category if category in self.labels.names else None
-            hint = "Name it in labels, set 'others: ignore', or 'match: name' if the class table has its name under another id"
+            hint = "Name it in labels, set 'others: ignore', or 'match: name' if its name has another id there"
         else:
             class_id = self.names.get(self._contents.categories.get(category, ""))
             hint = "Name it in labels, or set 'others: ignore'"

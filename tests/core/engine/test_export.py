@@ -101,7 +101,7 @@ def test_only_earlier_exports_are_replaced(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "list")
     for name in ("file", "link"):
-        with pytest.raises(StoreError, match="is no folder"):
+        with pytest.raises(StoreError, match="is a link or a file"):
             write(tmp_path / name, "d")
 
 
@@ -124,6 +124,13 @@ def test_samples_that_no_format_can_hold_are_refused(tmp_path, samples, told):
     with pytest.raises(SampleError, match=told):
         write(tmp_path / "out", samples=samples)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_one_is_in_will_do_if_it_is_empty(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write(".", "a")
+    assert sorted(tree(tmp_path / "here")) == ["classes.json", RECORD, "sub/a"]
 
 
 def test_nothing_to_export_is_an_error(tmp_path):
