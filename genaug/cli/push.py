@@ -43,7 +43,7 @@ def command(as_json: bool, folder: Path, repo: str, **options: Any) -> None:
 
     \b
     Example:
-      genaug push synthetic/adapters/matchmask-1a2b3c4d me/voc-matchmask --license creativeml-openrail-m --version v1
+      genaug push synthetic/adapter me/voc-matchmask --license creativeml-openrail-m --version v1
     """
     from genaug.hub.push import push
 

@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,12 +91,12 @@ def test_the_card_and_what_is_beside_it(published, store) -> None:
     assert Image.open(io.BytesIO(files["pictures/preview.png"].data)).width > opened[0].size[1]
 
 
-LOAD = """
-import hashlib, json, sys
+PAGE = Path(__file__).resolve().parents[3] / "docs/how-to/publish.md"
+#: After the lines of the page, which leave `rows`.
+DIGESTS = """
+import hashlib, json
 import numpy as np
-from datasets import load_dataset
 digest = lambda image: hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
-rows = load_dataset("me/noise", split="train", streaming=True)
 print(json.dumps([[row["key"], row["kept"], digest(row["image"]), digest(row["mask"])] for row in rows]))
 """
 
@@ -103,7 +105,11 @@ def test_datasets_streams_it(published, store, tmp_path) -> None:
     """In a process of its own: the library keeps what it read of the environment."""
     pytest.importorskip("datasets")
     environment = {**os.environ, **published.environment(tmp_path / "other")}
-    done = subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True, check=False)
+    shown = next(
+        text for text in re.findall(r"^```text\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S) if "datasets" in text
+    )
+    code = shown.replace("me/town", "me/noise") + DIGESTS
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     opened = SampleStore.open(store)
     trained_on = {sample.id: sample for sample in opened.training_view()}
@@ -111,7 +117,7 @@ def test_datasets_streams_it(published, store, tmp_path) -> None:
         [key, key in trained_on, digest(opened[key].image), digest(trained_on[key].mask) if key in trained_on else None]
         for key in opened.keys()  # noqa: SIM118  (a store is no mapping)
     ]
-    found = json.loads(done.stdout)
+    found = json.loads(done.stdout.splitlines()[-1])
     assert [[*row[:3], row[3] if row[1] else None] for row in found] == expected
 
 
