@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,8 +183,7 @@ def save_teacher(checkpoint: str | Path, path: str | Path) -> None:
     state = found.get("trainer", {}).get("hooks", {}).get(STATE)
     if state is None:
         raise ConfigError("no teacher", where=str(checkpoint), allowed="a checkpoint of a run with SelfTraining")
-    prefix = "module.model."  # AveragedModel has the network, which has the model
-    weights = {name.removeprefix(prefix): v for name, v in state["teacher"].items() if name.startswith(prefix)}
+    weights = _inner(state["teacher"])
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -191,3 +191,16 @@ def save_teacher(checkpoint: str | Path, path: str | Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _inner(teacher: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """Return the weights of the model in a teacher's: an average has the network, which has the model."""
+    outer = "module.model"
+    weights = OrderedDict(
+        (name.removeprefix(f"{outer}."), value) for name, value in teacher.items() if name.startswith(f"{outer}.")
+    )
+    # Versions of the modules: without them, MaskFormer's head takes the weights for those of its first version.
+    versions = getattr(teacher, "_metadata", {})
+    kept = {name: version for name, version in versions.items() if f"{name}.".startswith(f"{outer}.")}
+    weights._metadata = {name[len(outer) + 1 :]: version for name, version in kept.items()}  # type: ignore[attr-defined]
+    return weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 import warnings
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,13 +18,18 @@ for _name in ("detectron2", "mask2former"):
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parents[1] / "noise"))
 
-# Mask2Former's deformable attention has a compiled part, and goes on in PyTorch where a call of it fails.
-if find_spec("MultiScaleDeformableAttention") is None:
-    sys.modules["MultiScaleDeformableAttention"] = types.ModuleType("MultiScaleDeformableAttention")
+# Compiled parts that are imported but not needed here: Mask2Former's deformable attention goes on in PyTorch where a call
+# of its own fails.
+for _name in ("detectron2._C", "MultiScaleDeformableAttention"):
+    try:
+        import_module(_name)
+    except ImportError:
+        sys.modules[_name] = types.ModuleType(_name)
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # those of the real one's imports are not ours
+    warnings.simplefilter("ignore")  # those of the real ones' imports are not ours
     import detectron2_helpers
+    import mask2former  # noqa: F401
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,5 +1,7 @@
 """Mask2Former's own repository where it can be imported, else a mask classifier with its names and outputs."""
 
+import shutil
+from functools import cache
 from pathlib import Path
 
 import mask2former
@@ -8,7 +10,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2_helpers import CLASSES, ToyTrainer, config
 
-from genaug_detectron2 import StreamLoader, SyntheticMapper, save_teacher
+from genaug_detectron2 import SelfTraining, StreamLoader, SyntheticMapper, save_teacher
 from genaug_detectron2.network import Network
 from genaug_torch import OutputReader
 
@@ -57,26 +59,63 @@ class QueryTrainer(ToyTrainer):
         return [hook for hook in super().build_hooks() if type(hook).__name__ != "LRScheduler"]
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_losses_fall_in_twenty_iterations(name, tmp_path):
-    recipe, overrides, terms = RECIPES[name]
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Return a function that gives the finished run of a recipe."""
+
+    @cache
+    def run(name):
+        recipe, overrides, _ = RECIPES[name]
+        cfg = query_config(tmp_path_factory.mktemp("run"), RECIPE=recipe, OVERRIDES=overrides)
+        return trained(cfg)
+
+    return run
+
+
+def trained(cfg, *, resume=False):
     torch.manual_seed(0)
-    cfg = query_config(tmp_path, RECIPE=recipe, OVERRIDES=overrides)
-    if name != "sense, sets":
-        cfg.DATASETS.TEST = ()
     trainer = QueryTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
     trainer.train()
-    seen = trainer.recorder.values
-    own = [key for key in seen if key.startswith("loss_") and "genaug" not in key]
-    assert {"loss_ce", "loss_mask"} <= set(own)
-    for key in ["total_loss", *(f"loss_genaug_{term}" for term in terms)]:
+    return trainer
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_losses_fall_in_twenty_iterations(name, runs):
+    seen = runs(name).recorder.values
+    assert {"loss_ce", "loss_mask"} <= set(seen)
+    for key in ["total_loss", *(f"loss_genaug_{term}" for term in RECIPES[name][2])]:
         values = torch.tensor(seen[key])
         assert len(values) == 20
         assert values[-5:].mean() < values[:5].mean(), key
-    if name == "sense, sets":
-        assert trainer.storage.latest()["teacher/sem_seg/mIoU"][0] > 0
-        save_teacher(Path(cfg.OUTPUT_DIR) / "model_final.pth", tmp_path / "teacher.pth")
-        trainer.checkpointer.model.load_state_dict(torch.load(tmp_path / "teacher.pth", weights_only=True)["model"])
+
+
+def test_a_resumed_run_goes_on_with_model_and_teacher(runs, tmp_path):
+    """Mask2Former draws its points from torch's global stream, so only what is loaded can be the same."""
+    whole = runs("upc")
+    file = Path(whole.cfg.OUTPUT_DIR) / "model_0000009.pth"
+    shutil.copy(file, tmp_path)
+    (tmp_path / "last_checkpoint").write_text(file.name)
+    cfg = query_config(tmp_path, RECIPE="upc", OVERRIDES=FAST)
+    cfg.SOLVER.MAX_ITER = 10  # it begins with the eleventh, so nothing is left to do
+    again = trained(cfg, resume=True)
+    teacher = next(hook for hook in again._hooks if isinstance(hook, SelfTraining)).step.teacher.state_dict()
+    saved = torch.load(file, weights_only=True)
+    for found, expected in ((again.model.state_dict(), saved["model"]), (teacher, of_hook(saved)["teacher"])):
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def of_hook(saved):
+    return saved["trainer"]["hooks"]["SelfTraining"]
+
+
+def test_the_teacher_as_a_model_of_its_own(runs, tmp_path):
+    whole = runs("upc")
+    save_teacher(Path(whole.cfg.OUTPUT_DIR) / "model_final.pth", tmp_path / "teacher.pth")
+    model = QueryTrainer.build_model(query_config(tmp_path))
+    model.load_state_dict(torch.load(tmp_path / "teacher.pth", weights_only=True)["model"])
+    latest = whole.storage.latest()["teacher/sem_seg/mIoU"][0]
+    assert whole.test(whole.cfg, model)["sem_seg"]["mIoU"] == pytest.approx(latest)
 
 
 @torch.no_grad()
