@@ -159,11 +159,11 @@ class Generator(ABC):
         where = f"{type(self).__name__}, sample {draw.key}"
         if result.image is None or (result.mask is None and draw.condition.mask is not None):
             raise SampleError("image or mask missing", where=where, allowed="both")
+        if draw.condition.mask is not None and result.mask is not None:
+            _check_only_ignored(draw.condition.mask, result.mask, ignore_index, where=where)
         if result.size != draw.condition.size:
             found = f"an image of {result.size} for a condition of {draw.condition.size} (height, width)"
             raise SampleError(found, where=where, allowed="the condition's size")
-        if draw.condition.mask is not None and result.mask is not None:
-            _check_only_ignored(draw.condition.mask, result.mask, ignore_index, where=where)
 
     @abstractmethod
     def _generate(self, draws: Sequence[Draw]) -> Sequence[Sample | Refused]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from genaug.errors import SampleError
-from genaug.types import Draw, Sample, check_image, check_mask
+from genaug.types import Draw, Prompt, Sample, check_image, check_mask
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 MASK = np.zeros((4, 6), np.uint8)
@@ -50,6 +50,17 @@ def test_a_sample_has_an_image_or_a_mask_of_one_size() -> None:
         Sample("a")
     with pytest.raises(SampleError, match="equal height and width"):
         Sample("a", IMAGE, MASK.T.copy())
+
+
+def test_a_prompt_stands_alone_and_says_its_size() -> None:
+    assert Sample("a", prompt=Prompt("a road", (3, 5))).size == (3, 5)
+    for more in ({"image": IMAGE}, {"mask": MASK}):
+        with pytest.raises(SampleError, match="a prompt beside an image or mask"):
+            Sample("a", **more, prompt=Prompt("a road", (4, 6)))
+    with pytest.raises(SampleError, match="blank"):
+        Prompt(" ", (3, 5))
+    with pytest.raises(SampleError, match="at least one pixel"):
+        Prompt("a road", (0, 5))
 
 
 def test_samples_cannot_be_changed_by_accident() -> None:

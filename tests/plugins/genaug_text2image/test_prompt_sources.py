@@ -146,7 +146,7 @@ def test_wrong_options_are_named(labels) -> None:
     with pytest.raises(DataError, match="no mask shows a class to name"):
         ClassPrompts(Masks([0]), labels).ids()
     recipe = {"labels": {1: "a"}, "data": {"masks": "m"}, "generator": {"use": "text2image"}}
-    with pytest.raises(ConfigError, match="write .classes. once"):
+    with pytest.raises(ConfigError, match=r"write .classes. once"):
         load_recipe({**recipe, "conditions": {"format": "class-prompts", "templates": ["a photo"]}})
     with pytest.raises(ConfigError, match=r"conditions\.source\.wrong: unknown key"):
         load_recipe({**recipe, "conditions": {"format": "class-prompts", "source": {"images": "i", "wrong": 1}}})
