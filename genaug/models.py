@@ -77,23 +77,25 @@ class ModelCheck:
             The folder; None, and a problem more, if it or a file is missing. Of what lies on the Hub only a copy that
             is here is looked at; without one there is None and a note.
         """
-        if is_reference(value):
-            with self.reporting(key):
-                if (here := cached_path(value)) is None:
-                    self.note(key, f"{value!r} is on the Hub and not fetched yet, so it is not checked")
-                    return None
-                return here if self._holds(key, here, files) else None
+        if self.elsewhere(key, value):
             return None
-        folder = self.path(value)
+        folder = cached_path(value) or self.path(value)
+        missing = [name for name in files if not (folder / name).is_file()]
         if not folder.is_dir():
             self.problem(key, f"{folder} {'is no folder' if folder.exists() else 'does not exist'}", allowed=allowed)
-            return None
-        return folder if self._holds(key, folder, files, allowed) else None
-
-    def _holds(self, key: str, folder: Path, files: Sequence[str], allowed: str | None = None) -> bool:
-        if missing := [name for name in files if not (folder / name).is_file()]:
+        elif missing:
             self.problem(key, f"{folder} has no {' and no '.join(missing)}", allowed=allowed)
-        return not missing
+        else:
+            return folder
+        return None
+
+    def elsewhere(self, key: str, value: str) -> bool:
+        """Return True, and note it, if option `key` names something on the Hub of which there is no copy here yet."""
+        with self.reporting(key):
+            if not is_reference(value) or cached_path(value) is not None:
+                return False
+            self.note(key, f"{value!r} is on the Hub and not fetched yet, so it is not checked")
+        return True
 
     def table(self, key: str, path: Path) -> dict[str, Any] | None:
         """Return the JSON table in a file; None, and a problem more, if there is none."""
@@ -110,6 +112,8 @@ class ModelCheck:
     def predictor(self, key: str, spec: str | Mapping[str, Any]) -> None:
         """Look for the models of what `BuildContext.predictor` would build from `spec`."""
         where = f"{self.where}.{key}"
+        if isinstance(spec, str) and self.elsewhere(key, spec):
+            return
         try:
             if isinstance(spec, str):
                 spec = {"use": predictor_of(self.path(spec), where), "path": spec}

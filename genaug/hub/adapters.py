@@ -12,6 +12,7 @@ from genaug.errors import AdapterError, ConfigError
 from genaug.hub.card import adapter_card
 from genaug.hub.parcel import Parcel, Wishes, inside
 from genaug.hub.places import clean, is_machine_path, machine_paths, without_paths
+from genaug.hub.reference import HubRef, is_reference
 from genaug.hub.weights import check_weights
 from genaug.labels import LabelSpace
 from genaug.registry import default_registry
@@ -86,7 +87,10 @@ def adapter_parcel(folder: Path, repo: str, wishes: Wishes) -> Parcel:
     config, recorded = check_adapter(folder)
     old, base = config["base"], wishes.base or config["base"]
     _check_base(base)
-    if wishes.base or wishes.base_revision:
+    if is_reference(base):  # others, PEFT among them, know it by its plain name
+        ref = HubRef.parse(base, revision=wishes.base_revision)
+        base, config = ref.repo, {**config, "base": ref.repo, "revision": ref.revision or config.get("revision")}
+    elif wishes.base or wishes.base_revision:
         config = {**config, "base": base, "revision": wishes.base_revision}
     labels = LabelSpace.from_config(config["labels"])
     files: dict[str, Path | bytes] = {}
@@ -104,7 +108,7 @@ def adapter_parcel(folder: Path, repo: str, wishes: Wishes) -> Parcel:
     if any(name.endswith("preview.png") for name in pictures):
         notes.append("pictures/preview.png shows labelled images of the training set; --no-pictures leaves it out")
     card = folder / CARD
-    text = inside(folder, card).read_text("utf-8") if card.is_file() else ""
+    text = inside(folder, card).read_text("utf-8", errors="replace") if card.is_file() else ""
     text = without_paths(text.replace(old, base))
     files |= pictures
     files[CARD] = adapter_card(text, public, repo=repo, labels=labels, wishes=wishes, pictures=list(pictures))
@@ -132,7 +136,12 @@ def _check_published(path: Path, where: str) -> None:
 
 
 def _pictures(folder: Path) -> dict[str, Path | bytes]:
-    """Return the newest preview and the loss curve, without whatever else a PNG may carry."""
+    """Return the newest preview and the loss curve, without whatever else a PNG may carry.
+
+    Raises:
+        AdapterError: A picture cannot be read.
+        ConfigError: A link leads out of the folder.
+    """
     from PIL import Image
 
     previews = sorted((folder / "previews").glob("*.png"))
@@ -142,8 +151,14 @@ def _pictures(folder: Path) -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {}
     for name, path in chosen.items():
         buffer = io.BytesIO()
-        with Image.open(inside(folder, path)) as picture:
-            picture.convert("RGB").save(buffer, "PNG")
+        inside(folder, path)
+        try:
+            with Image.open(path) as picture:
+                picture.convert("RGB").save(buffer, "PNG")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise AdapterError(
+                f"no picture ({error})", where=str(path), hint="Remove it, or leave pictures out with --no-pictures"
+            ) from None
         files[f"{PICTURES}/{name}"] = buffer.getvalue()
     return files
 

@@ -91,11 +91,13 @@ def local_path(value: str | Path, root: Path | None = None) -> Path:
 
 
 def cached_path(value: str) -> Path | None:
-    """Return where an earlier `local_path` put what a reference names; None if it did not. Asks nobody.
+    """Return where an earlier `local_path` put what a reference names; None if it did not, or for paths. Asks nobody.
 
     Raises:
         ConfigError: A reference of the wrong form.
     """
+    if not is_reference(value):
+        return None
     from genaug.hub.pull import cached
 
     return cached(HubRef.parse(value))

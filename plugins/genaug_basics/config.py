@@ -104,6 +104,8 @@ class TransformersOptions(Options):
         """Look for the folder and for what the predictor reads of it first."""
         from genaug_basics.transformers_predictor import TransformersPredictor
 
+        if look.elsewhere("path", self.path):
+            return
         with look.reporting("path"):
             folder = TransformersPredictor(look.path(self.path)).path
             if not any(folder.glob("*.safetensors")):

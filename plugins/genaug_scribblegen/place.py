@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genaug.errors import ConfigError
+from genaug.errors import ConfigError, GenaugError
+from genaug.hub.reference import local_path
 from genaug.models import ModelCheck
 from genaug.registry import Registry
 from genaug_scribblegen.adapter_files import CONTROLNET
@@ -14,13 +15,14 @@ ALLOWED = "a ControlNet's folder, a folder with one in 'controlnet/' (such as an
 
 
 def find_controlnet(name: str, *, root: Path, registry: Registry) -> tuple[str, bool]:
-    """Return ``(folder or Hub id, is it local)`` for option ``controlnet``.
+    """Return ``(folder or Hub id, is it local)`` for option ``controlnet``; ``hf-hub:org/name@revision`` is fetched.
 
     Raises:
+        HubError: It cannot be fetched, or is not safe to use.
         ConfigError: Neither a shipped base with a ControlNet nor a folder of one nor of a Hub id's form.
     """
     shipped = name in registry.names("base")
-    folder = Path(registry.load(registry.component("base", name))()) if shipped else root / Path(name).expanduser()
+    folder = Path(registry.load(registry.component("base", name))()) if shipped else local_path(name, root)
     for place in (folder / CONTROLNET, folder):
         if (place / "config.json").is_file() and any(place.glob("*.safetensors")):
             return str(place), True
@@ -33,9 +35,11 @@ def find_controlnet(name: str, *, root: Path, registry: Registry) -> tuple[str, 
 
 def check_controlnet(look: ModelCheck, name: str) -> None:
     """Report what is wrong with option ``controlnet``, as far as can be told without loading it or asking the Hub."""
+    if look.elsewhere("controlnet", name):
+        return
     try:
         _, local = find_controlnet(name, root=look.root, registry=look.registry)
-    except ConfigError as error:
+    except GenaugError as error:
         look.problems.append(str(error))
         return
     if not local:

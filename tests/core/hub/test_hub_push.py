@@ -228,6 +228,13 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path, adapter) -> None:
         push(adapter, "me/x", license="mit", dry_run=True)
 
 
+def test_a_picture_that_is_none(adapter) -> None:
+    (adapter / "losses.png").write_bytes(b"no picture")
+    with pytest.raises(AdapterError, match=r"losses.png: no picture .*--no-pictures"):
+        push(adapter, "me/x", license="mit", dry_run=True)
+    push(adapter, "me/x", license="mit", pictures=False, dry_run=True)
+
+
 def test_unfinished_damaged_and_nan_adapters_are_not_published(tmp_path, adapter) -> None:
     from hub_folders import weights
 

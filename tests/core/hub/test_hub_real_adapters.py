@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel
-from hub_folders import tree
+from hub_folders import tree, write_adapter
 from peft import PeftModel
 from safetensors.numpy import load_file, save
 
@@ -24,6 +24,7 @@ from genaug.recipe import load_recipe
 from genaug.registry import default_registry
 from genaug.types import Draw
 from genaug_diffusion.base import load_pipeline, unet_fingerprint
+from genaug_diffusion.place import base_revision, resolve_base
 from genaug_diffusion.testing import make_pipeline
 from genaug_matchmask.adapter import LTAdapter
 from genaug_matchmask.adapter_files import FORMAT
@@ -133,6 +134,44 @@ def test_check_looks_at_a_copy_and_never_fetches(published, tmp_path) -> None:
     assert "damaged" in check_models(recipe, ["generator"]).problems[0]
 
 
+def test_models_on_the_hub_are_noted_and_not_fetched_by_check(hub, tmp_path) -> None:
+    recipe = load_recipe(
+        {
+            "labels": LABELS.to_dict(),
+            "data": {"format": "folder", "images": "i", "masks": "m"},
+            "generator": {"use": "scribblegen", "base": "hf-hub:org/sd@v5", "controlnet": "hf-hub:org/cn"},
+            "filters": [
+                {"use": "confidence", "predictor": "hf-hub:org/segmenter@v1"},
+                {"use": "class-loss", "predictor": {"use": "transformers", "path": "hf-hub:org/segmenter"}},
+                {"use": "confidence", "name": "wrong", "predictor": "hf-hub:segmenter"},
+            ],
+        },
+        root=tmp_path,
+    )
+    look = check_models(recipe, ["generator", "filters"])
+    assert [note.partition(":")[0] for note in look.notes] == [
+        "generator.base", "generator.controlnet", "filters.0.predictor", "filters.1.predictor.path",
+    ]  # fmt: skip
+    assert len(look.problems) == 1
+    assert "filters.2.predictor: 'segmenter' is no name of a repository" in look.problems[0]
+    assert hub.log == []
+
+
+def test_a_base_with_its_revision(hub, tmp_path) -> None:
+    assert resolve_base("hf-hub:org/sd@v5", root=Path(), registry=default_registry()) == ("org/sd", False)
+    assert base_revision("hf-hub:org/sd@v5", None) == base_revision("hf-hub:org/sd@v5", "v5") == "v5"
+    assert base_revision("org/sd", "v4") == "v4"
+    with pytest.raises(ConfigError, match="one revision"):
+        base_revision("hf-hub:org/sd@v5", "v4")
+    files = tree(write_adapter(tmp_path / "a", base="hf-hub:org/sd@v5", revision=None))
+    assert b"hf-hub:org/sd" in files["genaug_config.json"]
+    push(tmp_path / "a", "me/x", license="mit")
+    sent = hub.repos["model", "me/x"].files
+    assert json.loads(sent["adapter_config.json"].data)["base_model_name_or_path"] == "org/sd"
+    config = json.loads(sent["genaug_config.json"].data)
+    assert (config["base"], config["revision"]) == ("org/sd", "v5")
+
+
 @pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument:UserWarning")  # diffusers passes it
 def test_plain_peft_and_diffusers_load_it(published) -> None:
     """As the ordinary LoRA that it is beside layout and timestep scale."""
@@ -154,6 +193,7 @@ def test_diffusers_loads_a_scribblegen_controlnet(hub, tmp_path) -> None:
     from genaug_scribblegen.checkpoint import save_adapter as save_scribblegen
     from genaug_scribblegen.network import ScribbleNetwork, start_controlnet
     from genaug_scribblegen.null_condition import NullCondition
+    from genaug_scribblegen.place import find_controlnet
 
     pipe = make_pipeline()
     controlnet, null = start_controlnet(pipe, 3, Rng(0), base="tiny"), NullCondition(3, (64, 64))
@@ -169,6 +209,8 @@ def test_diffusers_loads_a_scribblegen_controlnet(hub, tmp_path) -> None:
     folder = fetch(_ref("me/scribbles"))
     assert SCRIBBLEGEN.check_files(folder)["revision"] == "v5"
     assert b"library_name: diffusers" in files["README.md"].data
+    place, local = find_controlnet("hf-hub:me/scribbles", root=Path(), registry=default_registry())
+    assert (Path(place), local) == (folder / "controlnet", True)
 
 
 def test_an_expression_that_takes_for_ever_is_not_matched(hub, folder, one_base) -> None:
