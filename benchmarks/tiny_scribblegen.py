@@ -26,7 +26,7 @@ ARMS = arms_of(SCRIBBLE_RECIPE["generator"]["encode_ratio"])
 def run_seed(options: Any, seed: int) -> dict[str, dict[str, Any]]:
     """Return the arms of one seed."""
     # Every option that decides the figures is in the name: a later call with others measures anew.
-    tag = digest([SCRIBBLE_RECIPE, SEGMENTER_STEPS, options.scenes, options.test_scenes])[:6]
+    tag = digest([SCRIBBLE_RECIPE, options.steps, options.scenes, options.test_scenes])[:6]
     folder, seeds = options.work / f"{tag}-seed{seed}", labelled_seeds(options.scenes, seed)
     images, masks = render_scenes(seeds)
     drawn, test = scribbled(masks, seed), render_scenes(TEST_SEEDS[: options.test_scenes])
@@ -36,7 +36,7 @@ def run_seed(options: Any, seed: int) -> dict[str, dict[str, Any]]:
     def measured(name: str) -> dict[str, Any]:
         ratio, real = ARMS[name], (images, masks if name == CEILING else drawn)
         synthetic = {} if ratio is None else {"store": store, "encode_ratio": ratio}
-        arm = train_scribble_arm(name, real, test, seed=seed, **synthetic)
+        arm = train_scribble_arm(name, real, test, seed=seed, steps=options.steps, **synthetic)
         return {"miou": arm.miou, "iou": dict(arm.iou)}
 
     return {
@@ -51,6 +51,7 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--scenes", type=int, default=30)
     arguments.add_argument("--test-scenes", type=int, default=len(TEST_SEEDS))
+    arguments.add_argument("--steps", type=int, default=SEGMENTER_STEPS, help="of every segmenter")
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--device", default="cpu", help="of the diffusion model; segmenters train on the CPU")
     arguments.add_argument("--work", type=Path, default=Path("runs/tiny_scribblegen"))
