@@ -7,6 +7,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 RECORD = "genaug-export.json"
 CLASSES = "classes.json"
 _VERSION = 1
+_OLD = "replaced"  # where an earlier export waits until the new one is in its place
 
 
 class Samples(Sized, Iterable[Sample], Protocol):
@@ -153,10 +155,15 @@ def export(what: SampleSet, writer: Writer, target: str | Path, *, name: str) ->
     output, target = str(target), Path(target).absolute()  # '.' has no name to put a hidden folder beside
     if not len(what):
         raise ConfigError("there is no sample to export", where=str(target), hint="Do the filters drop all of them?")
-    replaced = check_target(target)
+    check_target(target)
     try:
         with _workplace(target) as folder:
-            writer.write(_checked(what, writer), folder, what)
+            replaced = check_target(target)
+            written = _Checked(what, writer)
+            writer.write(iter(written), folder, what)
+            if written.count != len(what):  # a set that miscounts itself, or a writer that stops early
+                found = f"{written.count} of {len(what)} samples were written"
+                raise SampleError(found, where=f"{type(writer).__name__}, {target}")
             labels = json.dumps(what.labels.to_dict(), indent=2, ensure_ascii=False)
             (folder / CLASSES).write_text(labels + "\n", "utf-8")
             report = {"to": name, "samples": len(what), "synthetic": what.synthetic, **_sizes(folder)}
@@ -173,55 +180,61 @@ def export(what: SampleSet, writer: Writer, target: str | Path, *, name: str) ->
     return {**report, "output": output, "replaced": replaced}
 
 
-def _checked(what: SampleSet, writer: Writer) -> Iterator[Sample]:
-    """Yield the samples with a progress bar, refusing what no writer shall have to think of."""
-    from genaug.engine.progress import bar
+class _Checked:
+    """The samples with a progress bar, less what no writer shall have to think of, which is refused."""
 
-    known = np.zeros(256, bool)
-    known[[*what.labels.ids, what.labels.ignore_index]] = True
-    seen: set[str] = set()
-    for sample in bar(what.samples, "export", total=len(what)):
+    def __init__(self, what: SampleSet, writer: Writer) -> None:
+        self.what, self.unlabelled = what, writer.takes_unlabelled
+        self.count = 0
+        self._seen: set[str] = set()
+        self._known = np.zeros(256, bool)
+        self._known[[*what.labels.ids, what.labels.ignore_index]] = True
+
+    def __iter__(self) -> Iterator[Sample]:
+        from genaug.engine.progress import bar
+
+        for sample in bar(self.what.samples, "export", total=len(self.what)):
+            self._check(sample)
+            self.count += 1
+            yield sample
+
+    def _check(self, sample: Sample) -> None:
         where = f"sample {sample.id!r}"
-        if sample.id in seen:
+        if sample.id in self._seen:
             raise SampleError("two samples have this id", where=where)
-        seen.add(sample.id)
+        self._seen.add(sample.id)
         if sample.id != sample.id.strip() or sample.id[0] in ".#" or not sample.id.isprintable():
             raise SampleError(
                 "an id that files and lists cannot hold",
                 where=where,
                 allowed="printable letters, no space at the ends, no '.' or '#' at the start",
             )
-        if sample.image is None or (sample.mask is None and not writer.takes_unlabelled):
+        if sample.image is None or (sample.mask is None and not self.unlabelled):
             raise SampleError(f"there is no {'image' if sample.image is None else 'mask'}", where=where)
-        if sample.mask is not None and not known[sample.mask].all():
-            foreign = np.unique(sample.mask[~known[sample.mask]])
+        if sample.mask is not None and not self._known[sample.mask].all():
+            foreign = np.unique(sample.mask[~self._known[sample.mask]])
             raise SampleError(f"the mask has ids outside the class table: {foreign[:8].tolist()}", where=where)
-        yield sample
 
 
 # ---------------------------------------------------------------------- the folder
 
 
-class _workplace:  # noqa: N801  (used as a function)
-    """A hidden folder beside the target, locked while it is in use and removed afterwards, whatever happens."""
+@contextmanager
+def _workplace(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside the target: hidden, locked while it is in use, removed afterwards."""
+    from genaug.store.lock import EVERYTHING, hold
 
-    def __init__(self, target: Path) -> None:
-        self.base = target.with_name(f".{target.name}.tmp-export")
-
-    def __enter__(self) -> Path:
-        from genaug.store.lock import EVERYTHING, hold
-
-        self.base.mkdir(parents=True, exist_ok=True)
-        self._lock = hold(self.base, EVERYTHING)  # another export to the same target is refused
-        self._lock.__enter__()
-        folder = self.base / "files"
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed export left
-        folder.mkdir()
-        return folder
-
-    def __exit__(self, *error: object) -> None:
-        shutil.rmtree(self.base, ignore_errors=True)
-        self._lock.__exit__(None, None, None)
+    base = target.with_name(f".{target.name}.tmp-export")
+    base.mkdir(parents=True, exist_ok=True)
+    with hold(base, EVERYTHING):  # another export to the same target is refused
+        try:
+            if (base / _OLD).exists() and not target.exists():  # an export was killed between its two renames
+                (base / _OLD).rename(target)
+            shutil.rmtree(base / "files", ignore_errors=True)
+            (base / "files").mkdir()
+            yield base / "files"
+        finally:
+            shutil.rmtree(base, ignore_errors=True)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -257,7 +270,7 @@ def _move(folder: Path, target: Path, *, replaced: bool) -> None:
     """Put the finished folder in the target's place."""
     from genaug.store.files import sync_folder
 
-    old = folder.with_name("old")
+    old = folder.with_name(_OLD)
     if replaced:
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ from genaug.types import Image, Mask
 from genaug_formats.choice import chosen
 from genaug_formats.config import CocoPanopticOptions
 from genaug_formats.shapes import class_ids
-
-if TYPE_CHECKING:
-    from genaug.recipe import BuildContext
 
 Segments = NDArray[np.int64]
 _FORM = (
@@ -69,11 +66,6 @@ class CocoPanopticSource(FolderSource):
         self.file = root / Path(options.annotations).expanduser()
         self.labeled = None if options.labeled is None else root / Path(options.labeled).expanduser()
         self.names = class_ids(labels) if options.match == "name" else None
-
-    @classmethod
-    def from_config(cls, options: CocoPanopticOptions, context: BuildContext) -> Self:  # type: ignore[override]
-        """Build from a recipe."""
-        return cls(options, context.labels, root=context.root, ignore_unknown_ids=context.ignore_unknown_ids)
 
     def list_entries(self) -> Listing:
         """Return the images that have an annotation."""

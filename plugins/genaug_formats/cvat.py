@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Self
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
 import numpy as np
@@ -22,9 +21,6 @@ from genaug.types import Mask
 from genaug_formats.choice import chosen
 from genaug_formats.config import CvatOptions
 from genaug_formats.shapes import Shape, Tags, fill
-
-if TYPE_CHECKING:
-    from genaug.recipe import BuildContext
 
 _HEAD = 1 << 16  # bytes in which a file must show what it is
 #: What holds no area (polyline, points, cuboid, skeleton) is refused; these are about the whole image.
@@ -52,11 +48,6 @@ class CvatSource(FolderSource):
         self.tags = Tags(labels, options.tags, options.background)
         self.file = root / Path(options.annotations).expanduser()
         self.labeled = None if options.labeled is None else root / Path(options.labeled).expanduser()
-
-    @classmethod
-    def from_config(cls, options: CvatOptions, context: BuildContext) -> Self:  # type: ignore[override]
-        """Build from a recipe."""
-        return cls(options, context.labels, root=context.root, ignore_unknown_ids=context.ignore_unknown_ids)
 
     def list_entries(self) -> Listing:
         """Return the images that the XML names."""

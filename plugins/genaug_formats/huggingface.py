@@ -15,7 +15,7 @@ from genaug.errors import ConfigError, DataError, did_you_mean
 from genaug.labels import LabelSpace
 from genaug.sources.base import Source
 from genaug.sources.files import ColorTable, RefusedError, read_image, read_mask
-from genaug.sources.survey import Finding, Survey, binary, listed
+from genaug.sources.survey import Finding, Remark, Survey, binary, listed
 from genaug.types import Sample
 from genaug_formats.config import HuggingFaceOptions
 
@@ -56,6 +56,7 @@ class HuggingFaceSource(Source):
             if bare:
                 raise ConfigError(f"no colour for {listed(bare)}", where="labels.colors")
             self._colors = ColorTable(labels.colors)
+        self._ignored: dict[int, list[str]] | None = None  # during a survey: id outside the class table -> rows with it
         self._stream: Iterator[dict[str, Any]] = iter(())
         self._next = 0
 
@@ -98,16 +99,26 @@ class HuggingFaceSource(Source):
                     f"{name} {options.mask}: the mask has ids outside the class table ({listed([*map(str, foreign)])})"
                 )
                 raise DataError(found, where=f"sample {sample_id}", hint="Name them in labels, or mend the masks")
-            mask[np.isin(mask, foreign)] = self.labels.ignore_index
+            if foreign:
+                mask[np.isin(mask, foreign)] = self.labels.ignore_index
+                for class_id in foreign if self._ignored is not None else ():
+                    self._ignored.setdefault(class_id, []).append(f"row {number}")
             if mask.shape != image.shape[:2]:
                 found = f"image {image.shape[:2]} and mask {mask.shape} differ in size (height, width)"
                 raise DataError(found, where=f"sample {sample_id}")
         return Sample(sample_id, image, mask, {"row": number})
 
     def survey(self) -> Survey:
-        """Read every row once; black-and-white masks are told as for folders."""
-        survey = super().survey()
+        """Read every row once; black-and-white masks and ignored ids are told as for folders."""
+        self._ignored = ignored = {}
+        try:
+            survey = super().survey()
+        finally:
+            self._ignored = None
         survey.problems += binary(survey, self.labels)
+        hint = f"Ignored, as the recipe's generator asks (set to {self.labels.ignore_index})"
+        for class_id, rows in sorted(ignored.items()):
+            survey.notes.append(Remark(f"id {class_id} is not in the class table", tuple(rows), hint))
         return survey
 
     # ------------------------------------------------------------------ rows

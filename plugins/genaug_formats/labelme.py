@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -24,9 +24,6 @@ from genaug.sources.survey import Finding
 from genaug.types import Mask
 from genaug_formats.config import LabelmeOptions
 from genaug_formats.shapes import Shape, Tags
-
-if TYPE_CHECKING:
-    from genaug.recipe import BuildContext
 
 Points = list[tuple[float, float]]
 Cover = Callable[[tuple[int, int]], NDArray[np.bool_]]
@@ -60,11 +57,6 @@ class LabelmeSource(FolderSource):
         )
         super().__init__(folder, labels, root=root, ignore_unknown_ids=ignore_unknown_ids)
         self.tags = Tags(labels, options.tags, options.background)
-
-    @classmethod
-    def from_config(cls, options: LabelmeOptions, context: BuildContext) -> Self:  # type: ignore[override]
-        """Build from a recipe."""
-        return cls(options, context.labels, root=context.root, ignore_unknown_ids=context.ignore_unknown_ids)
 
     def read_labels(self, path: Path, *, size: tuple[int, int] | None, notes: list[Finding]) -> Mask:
         """Read and draw the shapes of one image; the file's own size counts where the image cannot be read."""

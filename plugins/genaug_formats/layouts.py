@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from genaug.errors import ConfigError
 from genaug.labels import LabelSpace
@@ -16,13 +16,9 @@ from genaug_formats.config import (
     CityscapesOptions,
     CocoStuffOptions,
     KittiOptions,
-    ListedOptions,
     VocOptions,
 )
 from genaug_formats.translation import TRAIN_IDS, Translation
-
-if TYPE_CHECKING:
-    from genaug.recipe import BuildContext
 
 _REDUCED = (
     "255 does not occur in ADE20K as released: these files were lowered by one before. Set reduce_zero_label to false, "
@@ -45,11 +41,6 @@ class LayoutSource(FolderSource):
         picture = {"gray": options.gray, "max_pixels": options.max_pixels}
         super().__init__(FolderOptions(**picture, **folders), labels, root=root, ignore_unknown_ids=ignore_unknown_ids)
         self.translation = self._translation(options)
-
-    @classmethod
-    def from_config(cls, options: ListedOptions, context: BuildContext) -> Self:  # type: ignore[override]
-        """Build from a recipe."""
-        return cls(options, context.labels, root=context.root, ignore_unknown_ids=context.ignore_unknown_ids)
 
     def read_labels(self, path: Path, *, size: tuple[int, int] | None, notes: list[Finding]) -> Mask:
         """Read one mask by index and translate its ids."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Self
 
 from genaug.errors import DataError
 from genaug.labels import LabelSpace
@@ -13,9 +12,6 @@ from genaug.sources.listing import Entry, Listing, read_list
 from genaug.sources.survey import Finding
 from genaug_formats.choice import chosen
 from genaug_formats.config import TextListOptions
-
-if TYPE_CHECKING:
-    from genaug.recipe import BuildContext
 
 _FORM = "Write 'image mask' or 'image None'; separate names that hold spaces by a tab"
 
@@ -40,11 +36,6 @@ class TextListSource(FolderSource):
         super().__init__(folder, labels, root=root, ignore_unknown_ids=ignore_unknown_ids)
         self.file = root / Path(options.list).expanduser()
         self.masks = options.masks
-
-    @classmethod
-    def from_config(cls, options: TextListOptions, context: BuildContext) -> Self:  # type: ignore[override]
-        """Build from a recipe."""
-        return cls(options, context.labels, root=context.root, ignore_unknown_ids=context.ignore_unknown_ids)
 
     def list_entries(self) -> Listing:
         """Return the samples in the list's order."""

@@ -16,36 +16,18 @@ import yaml
 from genaug.export import CLASSES, SampleSet
 from genaug.store.files import encode_mask
 from genaug.types import Sample
-from genaug_formats.encoding import Format
-from genaug_formats.writers import PictureWriter
+from genaug_formats.writers import ShardWriter
 
 _GROUP = 100  # rows that are in memory at once, and that a reader of one row must fetch
 
 
-class HuggingFaceWriter(PictureWriter):
+class HuggingFaceWriter(ShardWriter):
     """A folder that ``datasets.load_dataset`` opens, and that can be uploaded as it is.
 
     Rows have ``image``, ``mask`` (8-bit gray PNG whose values are class ids), ``id``. Class names and ignore index
     stand once for the whole set: in ``id2label.json``, ``classes.json``, the card's header (``genaug``) and the parquet
     files' schema (key ``genaug``).
-
-    Args:
-        image_format: ``png`` or ``jpg``.
-        quality: Of jpg.
-        split: Name of the split.
-        samples_per_shard: Rows of a parquet file.
     """
-
-    def __init__(
-        self,
-        *,
-        image_format: Format = "png",
-        quality: int = 95,
-        split: str = "train",
-        samples_per_shard: int = 1000,
-    ) -> None:
-        super().__init__(image_format=image_format, quality=quality)
-        self.split, self.samples_per_shard = split, samples_per_shard
 
     def write(self, samples: Iterator[Sample], folder: Path, what: SampleSet) -> None:
         """Write all samples into `folder`."""

@@ -11,33 +11,15 @@ import webdataset
 from genaug.export import SampleSet
 from genaug.store.files import encode_mask
 from genaug.types import Sample
-from genaug_formats.encoding import Format
-from genaug_formats.writers import PictureWriter
+from genaug_formats.writers import ShardWriter
 
 
-class WebDatasetWriter(PictureWriter):
+class WebDatasetWriter(ShardWriter):
     """``<split>-000000.tar`` ...: for each sample ``<number>.png``, ``<number>.mask.png`` and ``<number>.json``.
 
     Samples are numbered, since the library cuts names at the first dot; the JSON holds the sample's id. Equal samples
     give equal bytes.
-
-    Args:
-        image_format: ``png`` or ``jpg``.
-        quality: Of jpg.
-        split: What shard names start with.
-        samples_per_shard: Samples of a tar file.
     """
-
-    def __init__(
-        self,
-        *,
-        image_format: Format = "png",
-        quality: int = 95,
-        split: str = "train",
-        samples_per_shard: int = 1000,
-    ) -> None:
-        super().__init__(image_format=image_format, quality=quality)
-        self.split, self.samples_per_shard = split, samples_per_shard
 
     def write(self, samples: Iterator[Sample], folder: Path, what: SampleSet) -> None:
         """Write all samples into `folder`."""

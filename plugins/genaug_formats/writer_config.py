@@ -49,15 +49,8 @@ class TextListWriterOptions(PictureWriterOptions):
     list: str = Field("labeled.txt", pattern=r"^[A-Za-z0-9_.-]+\.txt$", description="Name of the list.")
 
 
-class HuggingFaceWriterOptions(PictureWriterOptions):
-    """Options of the writer ``huggingface``."""
+class ShardWriterOptions(PictureWriterOptions):
+    """Options of the writers ``huggingface`` and ``webdataset``."""
 
-    split: str = Field("train", pattern=_NAME, description="Name of the split.")
-    samples_per_shard: int = Field(1000, ge=1, description="Rows of a parquet file.")
-
-
-class WebDatasetWriterOptions(PictureWriterOptions):
-    """Options of the writer ``webdataset``."""
-
-    split: str = Field("train", pattern=_NAME, description="What shard names start with.")
-    samples_per_shard: int = Field(1000, ge=1, description="Samples of a tar file.")
+    split: str = Field("train", pattern=_NAME, description="Name of the split, and what shard names start with.")
+    samples_per_shard: int = Field(1000, ge=1, description="Samples of a file: rows of parquet, or members of a tar.")

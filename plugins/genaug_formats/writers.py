@@ -34,6 +34,28 @@ class PictureWriter(Writer):
         return picture_bytes(sample.image, self.image_format, self.quality, synthetic=what.synthetic)
 
 
+class ShardWriter(PictureWriter):
+    """Keeps the options of formats that put many samples into one file.
+
+    Args:
+        image_format: ``png`` or ``jpg``.
+        quality: Of jpg.
+        split: What file names start with.
+        samples_per_shard: Samples of a file.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_format: Format = "png",
+        quality: int = 95,
+        split: str = "train",
+        samples_per_shard: int = 1000,
+    ) -> None:
+        super().__init__(image_format=image_format, quality=quality)
+        self.split, self.samples_per_shard = split, samples_per_shard
+
+
 class FolderWriter(PictureWriter):
     """``images/<id>.png`` and ``masks/<id>.png``; what the source ``folder`` reads without further options."""
 

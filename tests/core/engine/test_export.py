@@ -159,6 +159,16 @@ def test_samples_are_read_one_at_a_time(tmp_path):
     assert len(read) == 50
 
 
+def test_a_writer_that_forgets_samples_is_found_out(tmp_path):
+    class Lazy(Writer):
+        def write(self, samples, folder, what):
+            next(samples)
+
+    with pytest.raises(SampleError, match=r"Lazy, .*: 1 of 2 samples were written"):
+        write(tmp_path / "out", "a", "b", writer=Lazy())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_export_leaves_no_target_and_the_next_one_cleans_up(tmp_path):
     script = f"""
 import sys, time
@@ -182,6 +192,12 @@ write({str(tmp_path / "out")!r}, "a", writer=Slow())
     write(tmp_path / "out", "b")
     assert sorted(tree(tmp_path / "out")) == ["classes.json", RECORD, "sub/b"]
     assert left_behind(tmp_path) == []
+    # Killed between its two renames, an export has moved the earlier one away: the next one puts it back first.
+    (tmp_path / ".out.tmp-export").mkdir()
+    (tmp_path / "out").rename(tmp_path / ".out.tmp-export/replaced")
+    with pytest.raises(ZeroDivisionError):
+        write(tmp_path / "out", "c", writer=Names("c", ZeroDivisionError()))
+    assert sorted(tree(tmp_path / "out")) == ["classes.json", RECORD, "sub/b"]
 
 
 # ---------------------------------------------------------------------- the verb

@@ -9,6 +9,8 @@ from genaug.errors import ConfigError, DataError, MissingDependencyError
 from genaug.export import build_writer
 from genaug.labels import LabelSpace, default_color
 from genaug.registry import default_registry
+from genaug_formats.config import HuggingFaceOptions
+from genaug_formats.huggingface import HuggingFaceSource
 
 LABELS = {0: "sky", 1: "road", 15: "person"}
 DATA = {"format": "huggingface", "path": "set"}
@@ -107,6 +109,15 @@ def test_wrong_rows_are_told_by_number(write, source):
         with pytest.raises(DataError, match=told):
             source(LABELS, **DATA).load(f"{row:06d}")
         assert "column" in problem
+
+
+def test_unknown_ids_are_ignored_and_noted_where_the_generator_asks(tmp_path, write):
+    write(rows([[[0, 9]], [[9, 1]]]))
+    read = HuggingFaceSource(HuggingFaceOptions(path="set"), LabelSpace(LABELS), root=tmp_path, ignore_unknown_ids=True)
+    survey = read.survey()
+    assert survey.problems == []
+    assert "id 9 is not in the class table: 2x: row 0, row 1. Ignored" in str(survey.notes[0])
+    assert read.load("000000").mask.tolist() == [[0, 255]]
 
 
 def test_black_and_white_masks_are_told(write, source):
