@@ -94,7 +94,7 @@ class SyntheticSwap(Replacement):
 
     def _own(self, data: Mapping[str, Any]) -> np.ndarray:
         sample_id = metadata(data, self.metadata_key, "id", where=_WHERE, what="id of the image")
-        if sample_id not in self._items.ids and (self.unknown_ids == "error" or not isinstance(sample_id, str)):
+        if not isinstance(sample_id, str) or (self.unknown_ids == "error" and sample_id not in self._items.ids):
             raise SampleError(
                 f"the store knows no {sample_id!r}",
                 where=_WHERE,

@@ -4,7 +4,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from genaug.errors import ConfigError, SampleError
 from genaug_albumentations import PatchMask, SyntheticSwap, TransformDataset, seed_sample, seed_worker
@@ -48,9 +48,10 @@ def as_bytes(loader):
     return [np.ascontiguousarray(image).tobytes() for batch in loader for image in batch.numpy()]
 
 
-def first(item):
-    """The image of a pair; a collate function has to be importable where workers are spawned."""
-    return torch.stack([torch.from_numpy(np.ascontiguousarray(image)) for image, _ in item])
+def first(items):
+    """The images of items; a collate function has to be importable where workers are spawned."""
+    images = [item[0] if isinstance(item, tuple) else item for item in items]
+    return torch.stack([torch.from_numpy(np.ascontiguousarray(image)) for image in images])
 
 
 def loaded(dataset, workers, *, epoch=0, method=None, **more):
@@ -72,16 +73,26 @@ def test_draws_depend_on_seed_epoch_and_id_alone():
     assert loaded(TransformDataset(Real(), masking(), ids=ids[::-1]), 0) == by_id[::-1]
 
 
-def test_spawned_and_persistent_workers_follow():
-    """Both at once and one alone, as a spawned worker takes seconds to import torch and albumentations anew."""
+def test_spawned_and_persistent_workers():
+    """All at once and one worker alone, as it takes seconds to import torch and albumentations anew."""
     data = TransformDataset(Real(), masking(), seed=5)
     expected = [loaded(data, 0, epoch=epoch) for epoch in (0, 1)]
     loader = DataLoader(
-        data, 2, num_workers=1, multiprocessing_context="spawn", persistent_workers=True, collate_fn=first
+        ConcatDataset([data, Own(masking())]),
+        2,
+        num_workers=1,
+        multiprocessing_context="spawn",
+        persistent_workers=True,
+        collate_fn=first,
+        worker_init_fn=seed_worker,
     )
+    others = []
     for epoch in (0, 1):
         data.set_epoch(epoch)
-        assert as_bytes(loader) == expected[epoch]
+        images = as_bytes(loader)
+        assert images[:COUNT] == expected[epoch]
+        others += images[COUNT:]
+    assert len(set(others)) == 2 * COUNT
 
 
 def test_albumentations_own_transforms_follow_as_well(mixed_store):
