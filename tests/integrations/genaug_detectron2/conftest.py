@@ -18,8 +18,8 @@ for _name in ("detectron2", "mask2former"):
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parents[1] / "noise"))
 
-# Compiled parts that are imported but not needed here: Mask2Former's deformable attention goes on in PyTorch where a call
-# of its own fails.
+# Compiled parts that are imported but not needed here: Mask2Former's deformable attention goes on in PyTorch where its
+# own operator fails.
 for _name in ("detectron2._C", "MultiScaleDeformableAttention"):
     try:
         import_module(_name)

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import ast
+import contextlib
 import copy
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 
 class CfgNode(dict):
@@ -18,6 +24,27 @@ class CfgNode(dict):
 
     def clone(self) -> CfgNode:
         return copy.deepcopy(self)
+
+    def merge_from_file(self, cfg_filename: str) -> None:
+        self._merge(yaml.safe_load(Path(cfg_filename).read_text()))
+
+    def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
+        for name, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
+            *parents, last = name.split(".")
+            node = self
+            for parent in parents:
+                node = node[parent]
+            with contextlib.suppress(ValueError, SyntaxError):
+                value = ast.literal_eval(value)
+            node._merge({last: value})
+
+    def _merge(self, table: dict[str, Any]) -> None:
+        for name, value in table.items():
+            old = self[name]
+            if isinstance(old, CfgNode):
+                old._merge(value)
+            else:
+                self[name] = type(old)(value) if isinstance(old, list | tuple | float) else value
 
     def defrost(self) -> None:
         pass
