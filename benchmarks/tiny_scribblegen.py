@@ -30,7 +30,7 @@ def run_seed(options: Any, seed: int) -> dict[str, dict[str, Any]]:
     folder, seeds = options.work / f"{tag}-seed{seed}", labelled_seeds(options.scenes, seed)
     images, masks = render_scenes(seeds)
     drawn, test = scribbled(masks, seed), render_scenes(TEST_SEEDS[: options.test_scenes])
-    recipe = write_project(folder, seeds, seed=seed, base=SCRIBBLE_RECIPE, label=lambda _: drawn)
+    recipe = write_project(folder, seeds, seed=seed, template=SCRIBBLE_RECIPE, label=lambda _: drawn)
     store = SampleStore.open(run_recipe(recipe, device=options.device).output)
 
     def measured(name: str) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def write_project(
     *,
     seed: int,
     changes: Mapping[str, Any] | None = None,
-    base: Mapping[str, Any] = RECIPE,
+    template: Mapping[str, Any] = RECIPE,
     label: Callable[[Masks], Masks] | None = None,
 ) -> Path:
     """Render scenes into `folder` as a user's own project would look, and write its recipe.
@@ -102,7 +102,7 @@ def write_project(
         seeds: Scenes to render.
         seed: The recipe's seed.
         changes: Top-level recipe keys to replace.
-        base: The recipe otherwise.
+        template: The recipe otherwise.
         label: What becomes of the scenes' masks ``[N, 64, 64]``; they stay as they are by default.
 
     Returns:
@@ -112,13 +112,13 @@ def write_project(
         ConfigError: The folder holds another project; its scenes would mix with these.
     """
     recipe = folder / "recipe.yaml"
-    text = yaml.safe_dump({**base, "seed": seed, **(changes or {})}, sort_keys=False)
+    text = yaml.safe_dump({**template, "seed": seed, **(changes or {})}, sort_keys=False)
     if recipe.is_file() and recipe.read_text("utf-8") != text:
         raise ConfigError("the folder holds another seed or recipe", where=str(folder), hint="Name another folder")
     images, masks = render_scenes(seeds)
     labels = masks if label is None else label(masks)
     for kind, arrays in (("images", images), ("masks", labels)):
-        target = folder / base["data"][kind]
+        target = folder / template["data"][kind]
         target.mkdir(parents=True, exist_ok=True)
         for number, array in zip(seeds, arrays, strict=True):
             Image.fromarray(array).save(target / f"scene_{number:06d}.png")

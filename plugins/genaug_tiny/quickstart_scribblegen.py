@@ -82,7 +82,7 @@ def quickstart_scribblegen(
         test_scenes=extent.test_scenes,
         stages="adapt, generate, report",
         write=lambda seeds: write_project(
-            output, seeds, seed=seed, changes=extent.recipe_changes(), base=SCRIBBLE_RECIPE,
+            output, seeds, seed=seed, changes=extent.recipe_changes(), template=SCRIBBLE_RECIPE,
             label=lambda masks: scribbled(masks, seed),
         ),
         train=train,

@@ -74,9 +74,9 @@ def test_the_data_are_scribbles_and_every_one_has_an_image_of_each_ratio(first: 
 
 def test_the_full_one_is_the_recipe_of_the_benchmark(tmp_path: Path) -> None:
     seeds = labelled_seeds(1, 0)
-    plain = write_project(tmp_path / "plain", seeds, seed=0, base=SCRIBBLE_RECIPE).read_text("utf-8")
+    plain = write_project(tmp_path / "plain", seeds, seed=0, template=SCRIBBLE_RECIPE).read_text("utf-8")
     changes = FULL.recipe_changes()
-    full = write_project(tmp_path / "full", seeds, seed=0, base=SCRIBBLE_RECIPE, changes=changes).read_text("utf-8")
+    full = write_project(tmp_path / "full", seeds, seed=0, template=SCRIBBLE_RECIPE, changes=changes).read_text("utf-8")
     assert full == plain
 
 
