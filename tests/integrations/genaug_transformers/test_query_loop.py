@@ -23,8 +23,7 @@ def scenes(seed, count=2, size=32):
     return images + 0.3 * torch.rand(images.shape, generator=generator), labels.index_fill(1, torch.arange(2), 255)
 
 
-@pytest.mark.parametrize("conf_mask", ["intended", "as_released"])
-@pytest.mark.parametrize("family", ["mask2former", "maskformer"])
+@pytest.mark.parametrize(("family", "conf_mask"), [("mask2former", "intended"), ("maskformer", "as_released")])
 def test_labels_alone_then_both(make_model, family, conf_mask, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)  # to import it fails, installed or not
     student = make_model(family)
