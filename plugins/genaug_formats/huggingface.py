@@ -101,8 +101,9 @@ class HuggingFaceSource(Source):
                 raise DataError(found, where=f"sample {sample_id}", hint="Name them in labels, or mend the masks")
             if foreign:
                 mask[np.isin(mask, foreign)] = self.labels.ignore_index
-                for class_id in foreign if self._ignored is not None else ():
-                    self._ignored.setdefault(class_id, []).append(f"row {number}")
+                if self._ignored is not None:
+                    for class_id in foreign:
+                        self._ignored.setdefault(class_id, []).append(f"row {number}")
             if mask.shape != image.shape[:2]:
                 found = f"image {image.shape[:2]} and mask {mask.shape} differ in size (height, width)"
                 raise DataError(found, where=f"sample {sample_id}")
@@ -110,7 +111,8 @@ class HuggingFaceSource(Source):
 
     def survey(self) -> Survey:
         """Read every row once; black-and-white masks and ignored ids are told as for folders."""
-        self._ignored = ignored = {}
+        ignored: dict[int, list[str]] = {}
+        self._ignored = ignored
         try:
             survey = super().survey()
         finally:
