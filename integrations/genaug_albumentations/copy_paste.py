@@ -10,7 +10,6 @@ import numpy as np
 
 from genaug.errors import ConfigError, StoreError, did_you_mean
 from genaug.labels import LabelSpace
-from genaug.rng import Rng
 from genaug.types import Image, Mask
 from genaug_albumentations.arguments import Folder, LabelTable
 from genaug_albumentations.host import BaseTransformInitSchema
@@ -75,11 +74,16 @@ class CopyPasteFromStore(Replacement):
         else:
             self._choices = [(tuple(holding), np.unique(np.concatenate(list(holding.values()))))]
 
-    def _change(self, image: Image, mask: Mask, data: Mapping[str, Any], rng: Rng) -> tuple[Image, Mask]:  # noqa: ARG002
+    def _change(
+        self,
+        image: Image,
+        mask: Mask,
+        data: Mapping[str, Any],  # noqa: ARG002
+        generator: np.random.Generator,
+    ) -> tuple[Image, Mask]:
         self._known.check(mask)
-        generator = rng.numpy()
         classes, numbers = self._choices[generator.integers(len(self._choices))]
-        donor_image, donor_mask = self._items.read(int(generator.choice(numbers)))
+        donor_image, donor_mask = self._items.read(int(numbers[generator.integers(len(numbers))]))
         sides = [_overlap(own, other, generator) for own, other in zip(mask.shape, donor_mask.shape, strict=True)]
         here, there = (tuple(side[i] for side in sides) for i in (0, 1))
         chosen = np.isin(donor_mask[there], classes)

@@ -94,7 +94,9 @@ class PatchCutMix(Replacement):
         self._declared = self._declared or kind == "mask"
         super().add_targets({name: kind for name, kind in additional_targets.items() if name != self.uncertainty_key})
 
-    def _change(self, image: Image, mask: Mask, data: Mapping[str, Any], rng: Rng) -> tuple[Image, Mask]:
+    def _change(
+        self, image: Image, mask: Mask, data: Mapping[str, Any], generator: np.random.Generator
+    ) -> tuple[Image, Mask]:
         donors = metadata(data, self.metadata_key, "donors", where=_WHERE, what="donors")
         if not isinstance(donors, Sequence) and not (hasattr(donors, "__len__") and hasattr(donors, "__getitem__")):
             found = f"donors are a {type(donors).__name__}"
@@ -105,7 +107,7 @@ class PatchCutMix(Replacement):
             mask,
             uncertainty,
             _Donors(donors),
-            rng=rng,
+            rng=Rng(int(generator.integers(2**63))),
             options=self._options,
             ignore_index=self.ignore_index,
         )

@@ -10,7 +10,6 @@ import torch
 
 from genaug.config import validate
 from genaug.errors import SampleError
-from genaug.rng import Rng
 from genaug_albumentations.host import A, BaseTransformInitSchema, Hooks, Targets
 from genaug_maskmatch.config import Grid, PatchMaskOptions, Sampling
 from genaug_maskmatch.functional import draw_cells, expand_cells, grid_shape
@@ -70,8 +69,7 @@ class PatchMask(Hooks, A.ImageOnlyTransform):  # type: ignore[misc]
         image = data["image"] if data.get("image") is not None else data["images"][0]
         size, options = (int(image.shape[0]), int(image.shape[1])), self._options
         shape = grid_shape(size, options.patch, options.grid)
-        own = Rng(int(generator.integers(2**63))).numpy()
-        cells = torch.from_numpy(draw_cells(own, shape, options.ratio, options.sampling))
+        cells = torch.from_numpy(draw_cells(generator, shape, options.ratio, options.sampling))
         return {"hidden": expand_cells(cells[None], size, options.patch, options.grid)[0].numpy()}
 
     def apply(self, img: np.ndarray, hidden: np.ndarray | None = None, **params: Any) -> np.ndarray:  # noqa: ARG002

@@ -9,7 +9,6 @@ import numpy as np
 
 from genaug.errors import ConfigError, SampleError
 from genaug.labels import LabelSpace
-from genaug.rng import Rng
 from genaug.types import Image, Mask, check_image
 from genaug_albumentations.host import A, Hooks, Targets
 
@@ -45,14 +44,16 @@ class Replacement(Hooks, A.DualTransform):  # type: ignore[misc]
     def drawn(self, data: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
         """Check the call, and decide what image and mask become."""
         image, mask = checked(data, where=type(self).__name__)
-        after = self._change(image, mask, data, Rng(int(generator.integers(2**63))))
+        after = self._change(image, mask, data, generator)
         if after is None:
             return {"new_image": None, "new_mask": None}
         given = data["mask"]
         new_mask = after[1].astype(given.dtype, copy=False)
         return {"new_image": after[0], "new_mask": new_mask[..., None] if given.ndim == 3 else new_mask}
 
-    def _change(self, image: Image, mask: Mask, data: Mapping[str, Any], rng: Rng) -> tuple[Image, Mask] | None:
+    def _change(
+        self, image: Image, mask: Mask, data: Mapping[str, Any], generator: np.random.Generator
+    ) -> tuple[Image, Mask] | None:
         """Return a new image and a new mask uint8 ``[H, W]``; None leaves both. The inputs stay untouched."""
         raise NotImplementedError
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 
 from genaug.errors import ConfigError, SampleError
-from genaug.rng import Rng
 from genaug.types import Image, Mask
 from genaug_albumentations.arguments import METADATA_KEY, Folder, LabelTable, metadata
 from genaug_albumentations.host import BaseTransformInitSchema
@@ -83,14 +82,19 @@ class SyntheticSwap(Replacement):
         """What a strict pipeline may be called with."""
         return {*super().available_keys, self.metadata_key}
 
-    def _change(self, image: Image, mask: Mask, data: Mapping[str, Any], rng: Rng) -> tuple[Image, Mask] | None:  # noqa: ARG002
+    def _change(
+        self,
+        image: Image,  # noqa: ARG002
+        mask: Mask,
+        data: Mapping[str, Any],
+        generator: np.random.Generator,
+    ) -> tuple[Image, Mask] | None:
         self._known.check(mask)
-        generator = rng.numpy()
         if self.draw == "random":
             numbers = self._choices[generator.integers(len(self._choices))]
         else:
             numbers = self._own(data)
-        return self._items.read(int(generator.choice(numbers))) if len(numbers) else None
+        return self._items.read(int(numbers[generator.integers(len(numbers))])) if len(numbers) else None
 
     def _own(self, data: Mapping[str, Any]) -> np.ndarray:
         sample_id = metadata(data, self.metadata_key, "id", where=_WHERE, what="id of the image")
