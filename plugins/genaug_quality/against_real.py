@@ -103,6 +103,7 @@ class DensityFilter(AgainstReal):
         device: str = "cpu",
     ) -> None:
         super().__init__(measure, "lower", percentile=percentile, threshold=threshold)
+        self.judges_unlabeled = predictor is not None
         self.labels, self.min_area = labels, min_area
         self._segmenter = (
             None
@@ -145,6 +146,8 @@ class FidelityFilter(AgainstReal):
         threshold: See `AgainstReal`.
         side: Short side that every image is brought to first; by default the smallest one of the real images.
     """
+
+    judges_unlabeled = True
 
     def __init__(
         self,

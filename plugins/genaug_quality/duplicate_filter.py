@@ -30,6 +30,8 @@ class DuplicateFilter(Filter):
         radius: Number of bits, of 64, to use instead.
     """
 
+    judges_unlabeled = True
+
     def __init__(self, *, percentile: float = 1.0, radius: int | None = None) -> None:
         self.percentile, self.radius = percentile, radius
         self._real: Hashes | None = None

@@ -137,6 +137,17 @@ def test_filters_that_look_at_masks_are_refused_and_others_judge(project, tmp_pa
     monkeypatch.setattr(KeepNone, "judges_unlabeled", True)
     assert [v.keep for v in KeepNone().judge(group, store.labels)] == [False, False]
 
+    # Filters that look at images alone judge the whole store, in the run and in its report.
+    project["filters"] = [{"use": "duplicate", "radius": 4}, {"use": "fidelity", "measure": "noise", "threshold": 0.0}]
+    done = go(project, tmp_path)["stages"]
+    assert done["filter"]["filters"]["duplicate"]["judged"] == 6
+    assert done["filter"]["filters"]["fidelity"]["dropped"] == 6
+    assert (
+        len(SampleStore.open(tmp_path / "store").training_view(["duplicate"]))
+        == done["filter"]["samples"] - (done["filter"]["filters"]["duplicate"]["dropped"])
+    )
+    assert "no mask" in (tmp_path / "store/report/index.html").read_text("utf-8")
+
 
 def test_the_shipped_model_draws_what_a_prompt_says(project, tmp_path) -> None:
     prompts = tmp_path / "prompts.jsonl"
