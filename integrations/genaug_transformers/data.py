@@ -164,7 +164,7 @@ class SegmentationCollator:
         elif isinstance(item, Mapping):
             image, mask = (next((item[name] for name in names if name in item), None) for names in (IMAGES, MASKS))
             if image is None:
-                raise _strange(item, hint="Set remove_unused_columns=False, if the dataset has one of these names")
+                raise _strange(item, hint="A plain Trainer drops such entries unless remove_unused_columns=False")
             if "pixel_values" in item and not isinstance(image, Image.Image):
                 image = torch.as_tensor(image)
                 if image.is_floating_point():

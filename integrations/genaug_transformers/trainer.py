@@ -73,6 +73,8 @@ class SelfTrainingTrainer(Trainer):  # type: ignore[misc]
                 raise ConfigError("the step has the loss", where=name, hint="Use the step's regularizers for more")
         # Otherwise models whose forward takes any keyword get losses that are not divided by the accumulation steps.
         self.model_accepts_loss_kwargs = False
+        # Batches are the step's: what the model's forward takes, by which Trainer would drop entries, says nothing.
+        self.args.remove_unused_columns = False
         self.evaluated, self._make = evaluated, step
         self.step = step(self.model)
         self._checkpoint: str | None = None
@@ -82,14 +84,17 @@ class SelfTrainingTrainer(Trainer):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ training
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **more: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | Path | bool | None = None, *args: Any, **more: Any) -> Any:
         """Train, or go on from a checkpoint, as `Trainer.train`.
 
         Raises:
             ConfigError: The checkpoint has no teacher, or that of another recipe or model.
         """
-        last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else None
-        self._checkpoint = last or (resume_from_checkpoint if isinstance(resume_from_checkpoint, str) else None)
+        if resume_from_checkpoint is True:
+            self._checkpoint = get_last_checkpoint(self.args.output_dir)  # if there is none, Trainer says so
+        else:
+            resume_from_checkpoint = str(resume_from_checkpoint) if resume_from_checkpoint else None
+            self._checkpoint = resume_from_checkpoint
         return super().train(resume_from_checkpoint, *args, **more)
 
     def begin(self) -> None:

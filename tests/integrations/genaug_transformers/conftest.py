@@ -7,6 +7,10 @@ import torch
 from torch import nn
 
 K = 3
+SWIN = {
+    "embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 1, 2, 2], "window_size": 4, "image_size": 32,
+    "out_features": ["stage1", "stage2", "stage3", "stage4"],
+}  # fmt: skip
 
 
 def segformer() -> nn.Module:
@@ -44,10 +48,7 @@ def upernet() -> nn.Module:
 def mask2former() -> nn.Module:
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
-    backbone = SwinConfig(
-        embed_dim=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=4, image_size=32,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
+    backbone = SwinConfig(**SWIN)
     config = Mask2FormerConfig(
         backbone_config=backbone, num_labels=K, num_queries=5, feature_size=32, mask_feature_size=32, hidden_dim=32,
         encoder_feedforward_dim=32, dim_feedforward=32, encoder_layers=1, decoder_layers=3, num_attention_heads=2,
@@ -59,10 +60,7 @@ def mask2former() -> nn.Module:
 def maskformer() -> nn.Module:
     from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, SwinConfig
 
-    backbone = SwinConfig(
-        embed_dim=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=4, image_size=32,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
+    backbone = SwinConfig(**SWIN)
     decoder = DetrConfig(
         d_model=16, decoder_layers=2, encoder_layers=1, decoder_attention_heads=2, encoder_attention_heads=2,
         decoder_ffn_dim=16, encoder_ffn_dim=16, num_queries=5,
