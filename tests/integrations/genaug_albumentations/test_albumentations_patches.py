@@ -179,7 +179,17 @@ def test_what_hidden_pixels_hold():
         A.Compose([PatchMask(fill=[1, 2], p=1)])(image=np.zeros((32, 32, 3), np.uint8))
 
 
-def test_boxes_pass_and_images_of_the_same_scene_are_hidden_alike():
+@pytest.mark.filterwarnings("ignore:Got processor for:UserWarning")  # there is nothing to do for boxes
+def test_boxes_pass():
+    name = "coord_format" if hasattr(A.BasicTransform, "sample_parameters") else "format"
+    hide = A.Compose([PatchMask(patch=8, p=1)], bbox_params=A.BboxParams(**{name: "pascal_voc"}))
+    boxes = np.array([[1.0, 2, 9, 11, 5]])
+    out = hide(image=np.full((32, 32, 3), 200, np.uint8), bboxes=boxes)
+    assert np.allclose(out["bboxes"], boxes)
+    assert (out["image"] == 0).any()
+
+
+def test_images_of_the_same_scene_are_hidden_alike():
     image = np.full((32, 32, 3), 200, np.uint8)
     hide = A.Compose([PatchMask(patch=8, p=1)], additional_targets={"infrared": "image"})
     out = hide(image=image, infrared=image)

@@ -1,16 +1,27 @@
 """Pipelines as files and in strict mode."""
 
+import importlib.util
 import json
+import os
 import pickle
+import sys
 
 import albumentations as A
 import numpy as np
 import pytest
 
 import genaug_albumentations
-from genaug.errors import ConfigError, StoreError
+from genaug.errors import ConfigError, MissingDependencyError, StoreError
 from genaug.labels import LabelSpace
-from genaug_albumentations import CopyPasteFromStore, PatchCutMix, PatchMask, SyntheticSwap, load_pipeline, seed_sample
+from genaug_albumentations import (
+    CopyPasteFromStore,
+    PatchCutMix,
+    PatchMask,
+    SyntheticSwap,
+    host,
+    load_pipeline,
+    seed_sample,
+)
 
 LABELS = {1: "grass", 4: "road", 7: "car"}
 TARGETS = {"uncertainty": "mask"}
@@ -126,3 +137,12 @@ def test_pickled_transforms_draw_the_same(mixed_store, picture):
 def test_everything_public_is_documented():
     for name in genaug_albumentations.__all__:
         assert getattr(genaug_albumentations, name).__doc__
+
+
+def test_without_albumentations_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "albumentations", None)
+    monkeypatch.delenv("NO_ALBUMENTATIONS_UPDATE")
+    spec = importlib.util.spec_from_file_location("host_again", host.__file__)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'genaug\[albumentations\]'"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"  # set before the import, which would use the network
