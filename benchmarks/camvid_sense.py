@@ -68,7 +68,7 @@ def main() -> None:
                     found = make_images(
                         made, (some.images, some.masks), dict(enumerate(words())), base=str(options.base.resolve()),
                         count=options.images, seed=seed, sparse=kind == "sparse", steps=options.sampling_steps,
-                        guidance=options.guidance, batch=10, device=options.device,
+                        guidance=options.guidance, batch=10, resolution=112, device=options.device,
                     )  # fmt: skip
                     images[kind] = reduced((found, found[..., 0]), options.size)[0]
             for model, kept in results.items():

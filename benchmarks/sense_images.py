@@ -41,7 +41,7 @@ WORDS_ALONE = {"templates": ["{classes}"], "separator": " ", "last_separator": N
 
 def make_images(
     folder: Path, labelled: Arrays, names: Mapping[int, str], *, base: str, count: int, seed: int, sparse: bool,
-    steps: int = 20, guidance: float = 2.0, batch: int = 20, device: str = "cpu",
+    steps: int = 20, guidance: float = 2.0, batch: int = 20, resolution: int | None = None, device: str = "cpu",
 ) -> np.ndarray:  # fmt: skip
     """Generate unlabelled images of the labelled images' size, or read what an earlier call made.
 
@@ -56,6 +56,7 @@ def make_images(
         steps: Sampling steps.
         guidance: Guidance scale.
         batch: Images sampled at once.
+        resolution: Side of a square of the area to sample; the base's own by default.
         device: Torch device.
 
     Returns:
@@ -76,6 +77,7 @@ def make_images(
         "data": {"images": "images", "masks": "masks"}, "conditions": conditions,
         "generator": {
             "use": "text2image", "base": base, "steps": steps, "guidance_scale": guidance, "batch_size": batch,
+            "resolution": resolution,
         },
         "output": "sparse" if sparse else "dense",
     }  # fmt: skip

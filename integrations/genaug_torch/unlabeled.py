@@ -94,7 +94,8 @@ class UnlabeledStreams(Dataset[Any]):
     ``batch_size=None``. In an epoch a stream's images come equally often, give or take one. What a batch holds depends
     on `seed`, epoch and its number alone: not on workers, shuffling or other random streams.
 
-    Call `set_epoch` before every epoch, as for ``DistributedSampler``; persistent workers see it too.
+    Call `set_epoch` before every epoch, as for ``DistributedSampler``; persistent workers see it too. Several
+    processes share the batches out by a ``DistributedSampler``; all of them need the same `seed`.
 
     Args:
         streams: Datasets by name whose items can be stacked, together with those of the other streams.

@@ -95,10 +95,9 @@ class ClassPrompts(Source):
 
     def load(self, sample_id: str) -> Sample:
         """Return one prompt; ``meta`` has the ids of its classes and the id of the mask that it began with."""
-        number = sample_id.removeprefix(STEM)
-        if not sample_id.startswith(STEM) or not number.isdigit() or sample_id not in self._known:
+        if sample_id not in self._known:
             raise DataError(f"no prompt is called {sample_id!r}", where="conditions", hint=f"Ids begin with {STEM!r}")
-        return self.prompt(int(number))
+        return self.prompt(int(sample_id.removeprefix(STEM)))
 
     def prompt(self, number: int) -> Sample:
         """Return prompt `number`, however many there are.

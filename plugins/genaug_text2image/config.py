@@ -150,7 +150,10 @@ class Text2ImageOptions(Options):
         None, ge=1, description="Tokens of T5-like encoders; the pipeline's own by default (Flux 512, schnell 256)."
     )
     resolution: int | None = Field(
-        None, ge=16, description="Sample at the area of a square of this side; by default at the size asked for."
+        None,
+        ge=16,
+        description="Sample at the area of a square of this side; by default the base's own (Stable Diffusion 512), or "
+        "at the area asked for where it has none (Flux).",
     )
     max_pixels: int = Field(1 << 21, ge=256, description="Largest area that is sampled, aspect kept (2 MP: ours).")
     multiple: int = Field(

@@ -17,7 +17,7 @@ from genaug.registry import Registry, default_registry
 from genaug.types import Draw, Prompt, Refused, Sample
 from genaug_diffusion.images import resize_image
 from genaug_text2image.config import Text2ImageOptions
-from genaug_text2image.pipeline import call_options, load_text2image
+from genaug_text2image.pipeline import call_options, load_text2image, own_resolution
 from genaug_text2image.sizes import sampling_size
 from genaug_text2image.tokens import Reader, cuts, readers, warnings_of
 
@@ -50,6 +50,7 @@ class Text2Image(Generator):
         self.device = "cpu"
         self._readers: list[Reader] = []
         self._call: dict[str, Any] = {}
+        self._resolution: int | None = None
         self._cuts: dict[str, dict[str, dict[str, int]]] = {}
 
     @classmethod
@@ -79,6 +80,7 @@ class Text2Image(Generator):
             self.options, root=self.root, registry=self.registry, dtype=self.dtype, device=device
         )
         self._call = call_options(self.pipe, self.options)
+        self._resolution = self.options.resolution or own_resolution(self.pipe)
         self._readers = readers(self.pipe, self._call.get("max_sequence_length"))
 
     def describe(self) -> Mapping[str, Any]:
@@ -93,7 +95,8 @@ class Text2Image(Generator):
             "pipeline": type(self.pipe).__name__,
             "scheduler": type(self.pipe.scheduler).__name__,
             **self._call,
-            **{key: getattr(options, key) for key in ("resolution", "max_pixels", "multiple", "watermark")},
+            "resolution": self._resolution,
+            **{key: getattr(options, key) for key in ("max_pixels", "multiple", "watermark")},
             "safety_checker": getattr(self.pipe, "safety_checker", None) is not None,
             "dtype": self.dtype,
             "diffusers": diffusers.__version__,
@@ -114,7 +117,7 @@ class Text2Image(Generator):
         asked = draws[0].condition.size
         options = self.options
         size = sampling_size(
-            asked, multiple=options.multiple, resolution=options.resolution, max_pixels=options.max_pixels
+            asked, multiple=options.multiple, resolution=self._resolution, max_pixels=options.max_pixels
         )
         self._look_at_lengths(draws)
         images, flagged = self._sample([_prompt(d).text for d in draws], size, [d.seed for d in draws])

@@ -114,6 +114,13 @@ def call_options(pipe: Any, options: Text2ImageOptions) -> dict[str, Any]:
     return result
 
 
+def own_resolution(pipe: Any) -> int | None:
+    """Return the side of the images that a base was trained at, in pixels; None if it does not say so, as Flux."""
+    network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    cells = getattr(network, "config", {}).get("sample_size")
+    return cells * int(pipe.vae_scale_factor) if isinstance(cells, int) else None
+
+
 def _is_distilled(pipe: Any) -> bool:
     """Whether this is a Flux without guidance embeddings, as schnell is."""
     return type(pipe).__name__ == "FluxPipeline" and not pipe.transformer.config.guidance_embeds

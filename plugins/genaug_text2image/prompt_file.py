@@ -40,6 +40,10 @@ class PromptFile(Source):
     def _rows(self) -> dict[str, Row]:
         return read_rows(self.path)
 
+    @cached_property
+    def _images(self) -> frozenset[str]:
+        return frozenset() if self.source is None else frozenset(self.source.ids())
+
     def ids(self) -> Sequence[str]:
         """Return the names of the images that the prompts belong to, without their endings."""
         return tuple(self._rows)
@@ -60,7 +64,7 @@ class PromptFile(Source):
 
     def _size(self, sample_id: str) -> tuple[int, int]:
         if sample_id not in self._sizes:
-            if self.source is None or sample_id not in self.source.ids():
+            if self.source is None or sample_id not in self._images:
                 raise DataError(
                     f"no image is called {sample_id!r}, so the size of the one to make is not known",
                     where=str(self.path),

@@ -59,6 +59,11 @@ def test_images_are_sampled_at_allowed_sizes_and_resized_to_the_one_asked_for(ma
     (sample,) = make("flux").generate([draw("a", 1, size=(30, 41))], ignore_index=255)
     assert sample.image.shape == (30, 41, 3)
     assert sample.meta["sampled_at"] == [32, 48]
+    (sample,) = make("sd").generate([draw("a", 1, size=(30, 60))], ignore_index=255)
+    assert sample.image.shape == (30, 60, 3)
+    assert sample.meta["sampled_at"] == [48, 96]  # 45 x 91 has the area of its own 64 x 64
+    (sample,) = make("sd", resolution=32).generate([draw("a", 1, size=(64, 64))], ignore_index=255)
+    assert sample.meta["sampled_at"] == [32, 32]
 
 
 def test_sizes_that_a_pipeline_floors_are_an_error(make) -> None:
@@ -101,7 +106,9 @@ def test_what_decides_the_pixels_is_recorded(make) -> None:
     assert (told["num_inference_steps"], told["guidance_scale"], told["max_sequence_length"]) == (2, 3.5, 48)
     assert told["watermark"] is False
     assert told["safety_checker"] is False
-    assert make("sd", steps=None).describe()["num_inference_steps"] == 50
+    assert told["resolution"] is None
+    plain = make("sd", steps=None).describe()
+    assert (plain["num_inference_steps"], plain["resolution"]) == (50, 64)
     schnell = make("schnell", steps=None).describe()
     assert [schnell[k] for k in ("num_inference_steps", "guidance_scale", "max_sequence_length")] == [4, 0.0, 256]
 

@@ -154,7 +154,7 @@ def test_the_shipped_model_draws_what_a_prompt_says(project, tmp_path) -> None:
     prompts.write_text("".join(json.dumps({"file_name": word, "text": word}) + "\n" for word in ("grass", "water")))
     project["conditions"] = {"format": "prompts", "path": str(prompts), "size": [64, 64]}
     project["generator"] = {
-        "base": "genaug-tiny", "steps": 5, "batch_size": 4, "images_per_prompt": 4, "guidance_scale": 4.0,
+        "base": "genaug-tiny", "steps": 5, "batch_size": 3, "images_per_prompt": 3, "guidance_scale": 4.0,
         "max_sequence_length": None,
     }  # fmt: skip
     go(project, tmp_path, stages=["generate"])
