@@ -5,8 +5,8 @@
 Every second training frame is the real set. The other frames are the arms: as they are (nothing may be flagged), with
 a Gaussian blur of radius 1, halved and enlarged again, and cropped to the quarter with the fewest regions, enlarged to
 the old size. Generated images are those of the stores that ``camvid_matchmask.py`` left in ``--work``; they are 120x90,
-and so are the frames they are compared with. A row's ``min`` and ``max`` are its 95 % interval, ``baseline`` is the real
-set's value, ``apart`` says that the two intervals do not touch.
+and so are the frames they are compared with. A row's ``min`` and ``max`` are its 95 % interval, ``baseline`` is the
+real set's value, ``apart`` says that the two intervals do not touch.
 """
 
 from __future__ import annotations
