@@ -55,6 +55,8 @@ def command(as_json: bool, folder: Path, repo: str, **options: Any) -> None:
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     total = sum(file["bytes"] for file in report["files"])
     yield f"{report['type']:<9} {report['repo']}, {report['license']}"
+    if "base" in report:
+        yield f"base      {report['base']}, revision {report['base_revision'] or 'not pinned'}"
     yield f"files     {len(report['files'])}, {total / 1e6:.1f} MB"
     for note in report["notes"]:
         yield f"note      {note}"

@@ -19,7 +19,7 @@ from genaug.registry import default_registry
 from genaug.store.learned import read_table, sha256_of
 
 CONFIG, CARD, PEFT_CONFIG = "genaug_config.json", "README.md", "adapter_config.json"
-PICTURES = "pictures"
+PICTURES, _PREVIEW, _LOSSES = "pictures", "preview.png", "losses.png"
 _AGAIN = "Fetch it again, or ask its author"
 
 
@@ -86,7 +86,7 @@ def adapter_parcel(folder: Path, repo: str, wishes: Wishes) -> Parcel:
     """
     config, recorded = check_adapter(folder)
     old, base = config["base"], wishes.base or config["base"]
-    _check_base(base)
+    _check_base(base, known_by_path=wishes.base is None and Path(base).exists())
     if is_reference(base):  # others, PEFT among them, know it by its plain name
         ref = HubRef.parse(base, revision=wishes.base_revision)
         base, config = ref.repo, {**config, "base": ref.repo, "revision": ref.revision or config.get("revision")}
@@ -98,28 +98,28 @@ def adapter_parcel(folder: Path, repo: str, wishes: Wishes) -> Parcel:
         _check_published(path, f"{folder}, {name}")
         files[name] = inside(folder, path)
     notes = [f"{CONFIG}: a path of this machine is left out ({text})" for text in machine_paths(config)]
-    public = clean(config)
+    public = {**clean(config), "labels": config["labels"]}  # names of classes stay, whatever they look like
     files[CONFIG] = _json(public)
     if PEFT_CONFIG not in files and (folder / PEFT_CONFIG).is_file():
         peft = read_table(inside(folder, folder / PEFT_CONFIG), hint=_AGAIN)
         named = {"base_model_name_or_path": public["base"], "revision": public.get("revision")}
         files[PEFT_CONFIG] = _json(clean({**peft, **named}))
     pictures = _pictures(folder) if wishes.pictures else {}
-    if any(name.endswith("preview.png") for name in pictures):
-        notes.append("pictures/preview.png shows labelled images of the training set; --no-pictures leaves it out")
+    if f"{PICTURES}/{_PREVIEW}" in pictures:
+        notes.append(f"{PICTURES}/{_PREVIEW} shows labelled images of the training set; --no-pictures leaves it out")
     card = folder / CARD
     text = inside(folder, card).read_text("utf-8", errors="replace") if card.is_file() else ""
     text = without_paths(text.replace(old, base))
     files |= pictures
     files[CARD] = adapter_card(text, public, repo=repo, labels=labels, wishes=wishes, pictures=list(pictures))
     about = {"method": config["method"], "base": public["base"], "base_revision": public.get("revision")}
-    return Parcel("model", files, (PICTURES,), about, notes)
+    return Parcel("model", files, tuple(f"{PICTURES}/{name}" for name in (_PREVIEW, _LOSSES)), about, notes)
 
 
-def _check_base(base: str) -> None:
+def _check_base(base: str, *, known_by_path: bool) -> None:
     if base in default_registry().names("base"):
         return
-    if is_machine_path(base) or base.startswith(".") or base.count("/") != 1 or Path(base).exists():
+    if known_by_path or is_machine_path(base) or base.startswith(".") or base.count("/") != 1:
         raise ConfigError(
             f"{base!r} is a folder of this machine, which nobody else has",
             where="base",
@@ -145,9 +145,9 @@ def _pictures(folder: Path) -> dict[str, Path | bytes]:
     from PIL import Image
 
     previews = sorted((folder / "previews").glob("*.png"))
-    chosen = {"preview.png": previews[-1]} if previews else {}
-    if (folder / "losses.png").is_file():
-        chosen["losses.png"] = folder / "losses.png"
+    chosen = {_PREVIEW: previews[-1]} if previews else {}
+    if (folder / _LOSSES).is_file():
+        chosen[_LOSSES] = folder / _LOSSES
     files: dict[str, Path | bytes] = {}
     for name, path in chosen.items():
         buffer = io.BytesIO()

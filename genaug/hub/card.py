@@ -140,6 +140,7 @@ def store_card(
     labels: LabelSpace,
     wishes: Wishes,
     counts: Mapping[str, int],
+    folders: Sequence[str],
     pictures: Sequence[str],
 ) -> bytes:
     """Return the card of a store.
@@ -150,6 +151,7 @@ def store_card(
         labels: Class table.
         wishes: License, tags, figures.
         counts: ``images``, ``kept``, and per filter what it dropped.
+        folders: Where the images and masks of the rows are.
         pictures: Places of the pictures in the repository.
     """
     generator = (info["recipe"].get("generator") or {}).get("use", "unknown")
@@ -162,7 +164,7 @@ def store_card(
         "configs": [
             {
                 "config_name": "default",
-                "data_files": [{"split": "train", "path": ["metadata.jsonl", "images/**", "masks/**", "*/**/*.png"]}],
+                "data_files": [{"split": "train", "path": ["metadata.jsonl", *(f"{name}/*" for name in folders)]}],
             }
         ],
         # The Hub leaves keys that it does not know alone.

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from genaug import __version__
+from genaug.hub.errors import hide
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -27,6 +28,8 @@ def make_client(token: str | None) -> HfApi:
     """
     from huggingface_hub import HfApi
 
+    if token is not None:
+        hide(token)
     # The client reads HF_ENDPOINT once, when it is imported; a program may set it later.
-    endpoint = os.environ.get("HF_ENDPOINT") or None
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
     return HfApi(endpoint=endpoint, token=token, library_name="genaug", library_version=__version__)

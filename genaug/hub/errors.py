@@ -22,6 +22,7 @@ class NotOnHubError(HubError):
 
 _AGAIN = "Run the same command again: what has arrived is not sent twice"
 _LOG_IN = "Log in with 'hf auth login', or set HF_TOKEN"
+_hidden: set[str] = set()
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?<=Bearer )\S+")
 
 
@@ -58,9 +59,15 @@ def without_token(text: str) -> str:
     """Return `text` in one line, with whatever looks like a token, or is the one in use, removed."""
     from huggingface_hub import get_token
 
-    used = get_token()
     text = " ".join(text.split())
-    return _TOKEN.sub("(token)", text.replace(used, "(token)") if used else text)
+    for used in filter(None, (get_token(), *_hidden)):
+        text = text.replace(used, "(token)")
+    return _TOKEN.sub("(token)", text)
+
+
+def hide(token: str) -> None:
+    """Keep a token that was passed as an argument out of messages, whatever it looks like."""
+    _hidden.add(token)
 
 
 def _translated(error: BaseException, where: str, revision: str | None) -> HubError:

@@ -52,7 +52,7 @@ class Parcel:
     Args:
         type: Of the repository.
         files: Place in the repository -> file of this machine, or bytes.
-        owned: Folders whose further files on the Hub are of an earlier push and go.
+        owned: What names begin with that only a push of genaug wrote; further such files on the Hub go.
         about: What the report says of it.
         notes: What the user should know before it is public.
     """

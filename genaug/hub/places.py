@@ -11,9 +11,10 @@ REMOVED = "<removed>"
 
 # A whole value that is a path, however odd its folders are called.
 _WHOLE = re.compile(r"\s*(?:file:|/(?!/)|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\)\S.*", re.DOTALL)
-# A path inside a sentence: at least two levels, not part of an address or of "and/or".
+# A path inside a sentence: at least two levels, not part of an address or of "and/or"; between quotes it may have spaces.
 _INSIDE = re.compile(
-    r"""(?<![\w.:/~<>@-])(?:file://)?(?:~[\w.-]*)?/(?:[^\s/'"`<>|:*?,;()\[\]{}]+/)+[^\s/'"`<>|:*?,;()\[\]{}]*"""
+    r"""(?<=['"`])(?:~[\w.-]*)?/[^'"`\n/]+(?:/[^'"`\n/]+)+/?(?=['"`])"""
+    r"""|(?<![\w.:/~<>@-])(?:file://)?(?:~[\w.-]*)?/(?:[^\s/'"`<>|:*?,;()\[\]{}]+/)+[^\s/'"`<>|:*?,;()\[\]{}]*"""
     r"""|(?<![\w])[A-Za-z]:\\[^\s'"`<>|*?,;()\[\]{}]+"""
 )
 

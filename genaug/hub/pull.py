@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genaug.errors import ConfigError
+from genaug.errors import ConfigError, GenaugError
 from genaug.hub.adapters import CONFIG, check_adapter
 from genaug.hub.client import is_offline, make_client
 from genaug.hub.errors import HubError, NotOnHubError, hub_errors, offline
@@ -221,7 +221,7 @@ def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Pa
                 path.unlink()
     try:
         _checked(partial, str(listing.ref))
-    except BaseException:
+    except GenaugError:
         shutil.rmtree(partial, ignore_errors=True)  # refused: nothing of it stays
         raise
     with system_errors("write", target):

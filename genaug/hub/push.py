@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,11 +157,7 @@ def send(api: HfApi, parcel: Parcel, target: Target) -> dict[str, Any]:
         for name, content in parcel.files.items()
         if name not in listing.files or not listing.files[name].holds(content)
     }
-    stale = [
-        name
-        for name in listing.files
-        if name.partition("/")[0] in parcel.owned and "/" in name and name not in parcel.files
-    ]
+    stale = [name for name in listing.files if name.startswith(parcel.owned) and name not in parcel.files]
     result = {
         "url": f"{api.endpoint}/{'datasets/' if ref.type == 'dataset' else ''}{ref.repo}",
         "commit": listing.commit,
@@ -177,21 +174,27 @@ def send(api: HfApi, parcel: Parcel, target: Target) -> dict[str, Any]:
 
 
 def _check_kind(api: HfApi, parcel: Parcel, listing: Listing) -> None:
-    """Refuse to write over an adapter of another method: whoever uses the repository would get something else."""
-    import json
+    """Refuse to write over what genaug did not write, or an adapter of another method, which somebody may use.
 
-    if parcel.type != "model" or CONFIG not in listing.files:
+    Raises:
+        HubError: The repository holds such.
+    """
+    where, hint = str(listing.ref), "Choose another name"
+    if (CONFIG if parcel.type == "model" else DATASET) not in listing.files:
+        ours = [name for name in listing.files if name in parcel.files or name.startswith(parcel.owned)]
+        if foreign := [name for name in ours if name != "README.md"]:
+            raise HubError(f"it holds files that genaug did not write, e.g. {foreign[0]}", where=where, hint=hint)
         return
-    with hub_errors(str(listing.ref)):
+    if parcel.type == "dataset":
+        return
+    with hub_errors(where):
         path = api.hf_hub_download(listing.ref.repo, CONFIG, revision=listing.commit, repo_type=listing.ref.type)
     try:
         there = json.loads(Path(path).read_bytes()).get("method")
     except (OSError, ValueError, AttributeError):
         return
     if there != parcel.about["method"]:
-        raise HubError(
-            f"it holds an adapter of {there!r}", where=str(listing.ref), hint="Choose another name for this one"
-        )
+        raise HubError(f"it holds an adapter of {there!r}", where=where, hint=hint)
 
 
 def _commit(

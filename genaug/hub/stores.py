@@ -23,7 +23,8 @@ from genaug.store.store import SampleStore, condition_name
 from genaug.store.verdicts import FilterResults
 
 CARD, LABELS = "README.md", "id2label.json"
-FOLDERS = ("images", "masks", "combined", "conditions", "filters", "pictures")
+_PREVIEW = "pictures/preview.png"
+_OWNED = ("images/", "masks/", "combined/", "conditions/", "filters/", _PREVIEW)
 _SHOWN = 4
 
 
@@ -97,7 +98,8 @@ def store_parcel(folder: Path, repo: str, wishes: Wishes) -> Parcel:
     paths = machine_paths(store.info["recipe"])
     if paths:
         notes.append(f"{len(paths)} paths of this machine are cut down to their last part, e.g. {paths[0]}")
-    info = clean(store.info)
+    info = {**clean(store.info), "labels": store.info["labels"]}  # names of classes stay, whatever they look like
+    info["recipe"]["labels"] = store.info["recipe"].get("labels", store.info["labels"])
     files: dict[str, Path | bytes] = {
         name: inside(folder, folder / name) for name in sorted(store_names(store)) if name.endswith(".png")
     }
@@ -118,12 +120,21 @@ def store_parcel(folder: Path, repo: str, wishes: Wishes) -> Parcel:
     files[LABELS] = (
         json.dumps({str(i): n for i, n in labels.names.items()}, indent=2, ensure_ascii=False) + "\n"
     ).encode()
-    pictures = {"pictures/preview.png": _preview(store)} if wishes.pictures and len(store) else {}
+    pictures = {_PREVIEW: _preview(store)} if wishes.pictures and len(store) else {}
     files |= pictures
     counts = {"images": len(store), "kept": len(view), **_dropped(store)}
-    files[CARD] = store_card(info, repo=repo, labels=labels, wishes=wishes, counts=counts, pictures=list(pictures))
+    shown = {row[key].rpartition("/")[0] for _, row in _metadata(store) for key in ("file_name", "mask_file_name")}
+    files[CARD] = store_card(
+        info,
+        repo=repo,
+        labels=labels,
+        wishes=wishes,
+        counts=counts,
+        folders=sorted(shown),
+        pictures=list(pictures),
+    )
     about = {"samples": len(store), "kept": len(view), "filters": list(store.filters)}
-    return Parcel("dataset", files, FOLDERS, about, notes)
+    return Parcel("dataset", files, _OWNED, about, notes)
 
 
 def _dropped(store: SampleStore) -> dict[str, int]:

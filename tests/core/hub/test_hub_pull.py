@@ -9,11 +9,13 @@ import pytest
 from hub_folders import tree, write_adapter
 from loopback import TOKENS
 
+from genaug import LabelSpace, Registry
 from genaug.errors import ConfigError
 from genaug.hub.errors import HubError, NotOnHubError
 from genaug.hub.pull import cached, fetch, pull
 from genaug.hub.push import push
 from genaug.hub.reference import HubRef, local_path
+from genaug.recipe import BuildContext, predictor_of
 
 
 @pytest.fixture
@@ -222,3 +224,5 @@ def test_models_that_are_no_adapters_come_without_pickles_and_code(hub) -> None:
     hub.put("org/segmenter", files)
     assert sorted(tree(local_path("hf-hub:org/segmenter"))) == ["config.json", "model.safetensors"]
     assert not hub.requests("bin|modeling")
+    context = BuildContext(Path(), LabelSpace({0: "a"}), Registry([]))
+    assert predictor_of(context.path("hf-hub:org/segmenter"), "filters.0.predictor") == "transformers"

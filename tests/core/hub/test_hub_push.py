@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from hub_folders import tree, write_adapter
-from loopback import TOKENS
+from loopback import TOKENS, Entry
 from PIL import Image
 
 from genaug.errors import AdapterError, ConfigError
@@ -97,6 +97,19 @@ def test_an_adapter_of_another_method_is_not_written_over(hub, adapter, tmp_path
     other = write_adapter(tmp_path / "other", method="scribblegen")
     with pytest.raises(HubError, match=r"it holds an adapter of 'matchmask'. Choose another name"):
         push(other, "me/scenes", license="mit")
+
+
+def test_what_genaug_did_not_write_is_not_written_over(hub, adapter) -> None:
+    hub.put("me/lora", {"README.md": b"theirs", "adapter_model.safetensors": b"theirs"})
+    with pytest.raises(HubError, match=r"files that genaug did not write, e.g. adapter_model.safetensors\. Choose"):
+        push(adapter, "me/lora", license="mit")
+    assert hub.repos["model", "me/lora"].files["adapter_model.safetensors"].data == b"theirs"
+    push(adapter, "me/scenes", license="mit")
+    repo = hub.repos["model", "me/scenes"]
+    repo.commit({**repo.files, "pictures/mine.png": Entry(b"mine", True), "notes.md": Entry(b"mine", False)})
+    push(adapter, "me/scenes", license="apache-2.0", pictures=False)
+    assert {"pictures/mine.png", "notes.md"} < set(repo.files)
+    assert "pictures/preview.png" not in repo.files
 
 
 def test_a_dry_run_asks_nobody(adapter, monkeypatch) -> None:

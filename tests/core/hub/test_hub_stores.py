@@ -66,6 +66,13 @@ def test_a_push_repeated_does_nothing_and_another_store_replaces(published, stor
     assert SampleStore.open(tmp_path / "here").verify() == []
 
 
+def test_a_dataset_of_somebody_elses_is_not_mixed_with_ours(hub, store) -> None:
+    hub.put("me/photos", {"images/a.png": b"theirs"}, kind="dataset")
+    with pytest.raises(HubError, match=r"files that genaug did not write, e.g. images/a.png"):
+        push(store, "me/photos", license="mit")
+    assert list(hub.repos["dataset", "me/photos"].files) == ["images/a.png"]
+
+
 def test_a_store_where_a_path_is_taken(published, store) -> None:
     opened = SampleStore.open("hf-hub:datasets/me/noise@v1")
     assert opened.keys() == SampleStore.open(store).keys()

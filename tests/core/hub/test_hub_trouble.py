@@ -131,6 +131,11 @@ def test_somebody_elses_repository(hub, adapter, monkeypatch) -> None:
 def test_a_server_that_repeats_the_token_does_not_make_us_repeat_it(hub, adapter) -> None:
     hub.fail(UPLOAD, 403, headers={"X-Error-Message": f"token {SECRET} may not"}, body={"error": f"Bearer {SECRET}"})
     assert "(token)" in refused(lambda: push(adapter, "me/scenes", license="mit"))
+    hub.faults.clear()
+    hub.fail("GET /api/models", 403, headers={"X-Error-Message": "no pass-word42 here"})
+    with pytest.raises(HubError) as error:  # of a mirror that gives tokens of another form
+        pull("me/scenes", token="pass-word42")
+    assert "pass-word42" not in str(error.value)
 
 
 @pytest.mark.parametrize(

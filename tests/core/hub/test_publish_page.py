@@ -26,10 +26,10 @@ def test_the_page_through_a_hub(hub, tmp_path, monkeypatch) -> None:
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    exec(blocks("python")[0], {})
-    recipe, _, run = blocks("bash")[0].rpartition("END\n")
-    subprocess.run(["bash", "-e", "-c", f"{recipe}END\n"], check=True)
-    genaug(run.strip())
+    data, run = blocks("python")
+    exec(data, {})
+    subprocess.run(["bash", "-e", "-c", blocks("bash")[0]], check=True)
+    exec(run, {})
     commands = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
     assert [command.split()[1] for command in commands] == ["push", "push", "pull", "pull", "generate"]
     for command in commands:
