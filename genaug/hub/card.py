@@ -95,7 +95,7 @@ def adapter_card(
             "\n\n".join(["## Pictures", *shown]) if shown else "",
             f"""## Use
 
-In a recipe of [genaug]({_HOME}):
+In a recipe of genaug:
 
 ```yaml
 generator: {{use: {method}, base: {base}, adapter: "{HubRef(repo)}"}}
@@ -109,9 +109,6 @@ base model, whose own license holds for that and for the images.""",
             figure_table([*_training(config), *wishes.figures]),
         ],
     )
-
-
-_HOME = "https://pypi.org/project/genaug/"
 
 
 def _training(config: Mapping[str, Any]) -> list[Figure]:

@@ -11,7 +11,7 @@ REMOVED = "<removed>"
 
 # A whole value that is a path, however odd its folders are called.
 _WHOLE = re.compile(r"\s*(?:file:|/(?!/)|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\)\S.*", re.DOTALL)
-# A path inside a sentence: at least two levels, not part of an address or of "and/or"; between quotes it may have spaces.
+# A path inside a sentence: at least two levels, not part of an address or of "and/or"; with spaces between quotes only.
 _INSIDE = re.compile(
     r"""(?<=['"`])(?:~[\w.-]*)?/[^'"`\n/]+(?:/[^'"`\n/]+)+/?(?=['"`])"""
     r"""|(?<![\w.:/~<>@-])(?:file://)?(?:~[\w.-]*)?/(?:[^\s/'"`<>|:*?,;()\[\]{}]+/)+[^\s/'"`<>|:*?,;()\[\]{}]*"""
