@@ -22,6 +22,8 @@ from genaug_torch.views import channels
 #: What dictionaries call an image and its mask: transformers, and the data sets of the Hub.
 IMAGES = ("pixel_values", "image")
 MASKS = ("labels", "label", "mask", "annotation")
+#: Permutations in memory: an epoch in shuffled order goes to and fro between them.
+ROUNDS_KEPT = 8
 
 
 class Pair(NamedTuple):
@@ -59,7 +61,7 @@ class WithUnlabeled(Dataset[Pair]):
         self.labeled, self.unlabeled = labeled, unlabeled
         self.per_item, self.seed = per_item, seed
         self._epoch = SharedEpoch()
-        self._round: tuple[int, np.ndarray] | None = None
+        self._rounds: dict[int, np.ndarray] = {}
 
     def set_epoch(self, epoch: int) -> None:
         """Bring other unlabelled items from now on; call it before the epoch's iterator is made."""
@@ -78,16 +80,18 @@ class WithUnlabeled(Dataset[Pair]):
     def _number(self, place: int) -> int:
         """Return the item at a place of an endless sequence of permutations."""
         number, place = divmod(place, len(self.unlabeled))
-        if self._round is None or self._round[0] != number:
+        if number not in self._rounds:
+            if len(self._rounds) > ROUNDS_KEPT:
+                self._rounds.clear()
             stream = Rng(self.seed).child("unlabeled", number)
-            self._round = number, stream.numpy().permutation(len(self.unlabeled))
-        return int(self._round[1][place])
+            self._rounds[number] = stream.numpy().permutation(len(self.unlabeled))
+        return int(self._rounds[number][place])
 
     def __getitem__(self, index: int) -> Pair:
         return Pair(self.labeled[index], tuple(self.unlabeled[number] for number in self.numbers(index)))
 
     def __getstate__(self) -> Mapping[str, Any]:
-        return {**self.__dict__, "_round": None}
+        return {**self.__dict__, "_rounds": {}}
 
 
 class SegmentationCollator:
@@ -132,12 +136,13 @@ class SegmentationCollator:
         images, masks, valid = self._stacked([item.labeled if isinstance(item, Pair) else item for item in items])
         batch = {"pixel_values": images, "labels": masks, "labeled_valid": valid}
         if pairs:
-            unlabeled, _, valid = self._stacked([item for pair in pairs for item in pair.unlabeled])
+            unlabeled, _, valid = self._stacked([item for pair in pairs for item in pair.unlabeled], labeled=False)
             batch |= {"unlabeled": unlabeled, "valid": valid}
         return {name: value for name, value in batch.items() if value is not None}
 
-    def _stacked(self, items: Sequence[Any]) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        images, masks, valid = zip(*(self._parts(item) for item in items), strict=True)
+    def _stacked(self, items: Sequence[Any], *, labeled: bool = True) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        images, found, valid = zip(*(self._parts(item) for item in items), strict=True)
+        masks = [_mask(mask) if labeled else None for mask in found]
         sizes = {tuple(value.shape[-2:]) for value in (*images, *masks) if value is not None}
         if len(sizes) > 1:
             raise SampleError(
@@ -146,14 +151,15 @@ class SegmentationCollator:
                 allowed="one size in a batch",
                 hint="Resize or crop in the dataset: genaug_torch.WeakView crops, pads and tells what is padding",
             )
-        labels = None if any(mask is None for mask in masks) else torch.stack(masks)
+        given = [mask for mask in masks if mask is not None]
+        labels = torch.stack(given) if len(given) == len(masks) else None
         if all(mask is None for mask in valid):
             return torch.stack(images), labels, None
         whole = torch.ones(next(iter(sizes)), dtype=torch.bool)
         return torch.stack(images), labels, torch.stack([whole if mask is None else mask for mask in valid])
 
-    def _parts(self, item: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return image ``[3, H, W]``, mask ``[H, W]`` or None, and what is not padding or None."""
+    def _parts(self, item: Any) -> tuple[Tensor, Any, Tensor | None]:
+        """Return image ``[3, H, W]``, the mask of any form or None, and what is not padding or None."""
         if isinstance(item, Batch):
             targets = None if item.targets is None else item.targets[0]
             return self._normalised(item.images[0]), targets, None if item.valid is None else item.valid[0]
@@ -168,14 +174,14 @@ class SegmentationCollator:
             if "pixel_values" in item and not isinstance(image, Image.Image):
                 image = torch.as_tensor(image)
                 if image.is_floating_point():
-                    return image, _mask(mask), None
+                    return image, mask, None
         elif isinstance(item, tuple | list):
             if len(item) != 2:
                 raise _strange(item)
             image, mask = item
         else:
             image, mask = item, None
-        return self._normalised(_image(image)), _mask(mask), None
+        return self._normalised(_image(image)), mask, None
 
     def _normalised(self, image: Tensor) -> Tensor:
         return (image.float() - self._mean) / self._std

@@ -58,7 +58,8 @@ def test_unlabelled_items_and_padding():
     view = WeakView(ViewsConfig(weak="builtin", crop=(8, 8), scale=(1, 1)))
     crop = view(Batch(FLOATS[None], torch.from_numpy(MASK).long()[None]), rng=Rng(0))
     big = {"image": np.zeros((8, 8, 3), np.uint8), "mask": np.zeros((8, 8), np.uint8)}
-    batch = SegmentationCollator()([Pair(big, (crop, big)), Pair(big, (big["image"], crop))])
+    strange = {**big, "mask": Image.new("RGB", (8, 8))}  # masks of unlabelled images are not looked at
+    batch = SegmentationCollator()([Pair(big, (crop, strange)), Pair(big, (big["image"], crop))])
     assert {name: tuple(value.shape) for name, value in batch.items()} == {
         "pixel_values": (2, 3, 8, 8), "labels": (2, 8, 8), "unlabeled": (4, 3, 8, 8), "valid": (4, 8, 8),
     }  # fmt: skip
