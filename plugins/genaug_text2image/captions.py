@@ -32,7 +32,8 @@ class Captions(Source):
 
     The file is of the form that the source ``prompts`` reads; texts in it may be edited. The model is loaded when the
     first caption is missing, and writes without chance: the likeliest word after word. Every process that needs a
-    caption writes it, so let one process write all of them before several share the work (``--shard``).
+    caption writes it, so let one process write all of them before several share the work (``--shard``), which would
+    all write the same.
 
     Args:
         images: The real images.
@@ -113,8 +114,7 @@ class Captions(Source):
     def _rows(self) -> dict[str, Row]:
         if not self.file.exists():
             return {}
-        _end_last_line(self.file)
-        rows = read_rows(self.file)
+        rows = read_rows(self.file, growing=True)
         if any(row.more.get("made_with", self.made_with) != self.made_with for row in rows.values()):
             raise StoreError(
                 "its captions were written by another model, or it was asked something else",
@@ -136,6 +136,8 @@ class Captions(Source):
         name = PurePath(str(sample.meta.get("image_file", f"{sample.id}.png"))).name
         more: dict[str, Any] = {"key": sample.id, "made_with": self.made_with}
         make_folder(self.file.parent)
+        if self.file.exists():
+            _end_last_line(self.file)
         Journal(self.file).append([{"file_name": name, "text": text, **more}])
         self._rows[sample.id] = Row(name, text, more)
 
@@ -143,13 +145,10 @@ class Captions(Source):
 def _end_last_line(path: Path) -> None:
     """Complete the last line of a file that an editor left without its end, or cut it if a crash did."""
     try:
-        data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            whole = data.rstrip().endswith(b"}")
-            if whole:
-                with path.open("ab") as file:
-                    file.write(b"\n")
-            else:
-                Journal(path).cut_tail()
+        last = path.read_bytes().rpartition(b"\n")[2]
+        if last.rstrip().endswith(b"}"):
+            with path.open("ab") as file:
+                file.write(b"\n")
     except OSError as error:
         raise store_error("write", path, error) from error
+    Journal(path).cut_tail()

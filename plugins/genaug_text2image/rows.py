@@ -22,18 +22,26 @@ class Row:
     more: Mapping[str, Any]
 
 
-def read_rows(path: Path) -> dict[str, Row]:
+def read_rows(path: Path, *, growing: bool = False) -> dict[str, Row]:
     """Return sample id -> row, in the order of the file; blank lines do not count.
 
     The id is the file name without folders and without the ending of a picture.
+
+    Args:
+        path: The file.
+        growing: Processes append to it: a last line that a crash cut does not count, and of several rows for one id the
+            first does.
 
     Raises:
         DataError: Unreadable, empty, or lines that are no such rows; all of those are listed.
     """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        text = path.read_text("utf-8-sig", errors="replace" if growing else "strict")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the prompts cannot be read: {error}", where=str(path)) from error
+    lines = text.split("\n")
+    if growing and lines[-1] and _row(lines[-1])[0] is None:
+        del lines[-1]
     rows: dict[str, Row] = {}
     problems: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -42,6 +50,8 @@ def read_rows(path: Path) -> dict[str, Row]:
         row, problem = _row(line)
         sample_id = "" if row is None else id_of(row.file_name)
         if row is not None and sample_id in rows:
+            if growing:
+                continue
             problem = f"a second prompt for {sample_id!r}"
         if problem:
             problems.append(f"line {number}: {problem}")
@@ -50,7 +60,7 @@ def read_rows(path: Path) -> dict[str, Row]:
     hint = 'A line is {"file_name": "street_01.png", "text": "A busy street ..."}'
     if problems:
         raise DataError(f"{len(problems)} lines cannot be used", problems=problems, where=str(path), hint=hint)
-    if not rows:
+    if not rows and not growing:
         raise DataError("no prompt in it", where=str(path), hint=hint)
     return rows
 

@@ -136,9 +136,21 @@ def test_a_line_that_a_crash_cut_is_written_again(project, tmp_path) -> None:
     source = captions(project, tmp_path)
     whole = [source.load(i).prompt for i in ("x", "y")]
     data = (tmp_path / "captions.jsonl").read_bytes()
-    (tmp_path / "captions.jsonl").write_bytes(data[:-30])
+    cut = data[:-30]
+    (tmp_path / "captions.jsonl").write_bytes(cut)
+    told = preview(load_recipe(project, root=tmp_path), device="cpu")["prompts"]
+    assert told == {"x": whole[0].text, "y": UNWRITTEN}
+    assert (tmp_path / "captions.jsonl").read_bytes() == cut  # a preview mends nothing
     assert [captions(project, tmp_path).load(i).prompt for i in ("x", "y")] == whole
     assert (tmp_path / "captions.jsonl").read_bytes() == data
+
+
+def test_two_processes_that_wrote_the_same_do_no_harm(project, tmp_path) -> None:
+    one, other = captions(project, tmp_path), captions(project, tmp_path)
+    assert one.load("x").prompt == other.load("x").prompt
+    assert one.load("y").prompt == other.load("y").prompt
+    assert len((tmp_path / "captions.jsonl").read_text().splitlines()) == 3  # y twice
+    assert [s.prompt for s in captions(project, tmp_path)] == [one.load(i).prompt for i in ("x", "y")]
 
 
 def test_the_picture_and_the_instruction_decide(model) -> None:
