@@ -227,18 +227,35 @@ def quality_lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _section_lines(section: Mapping[str, Any]) -> Iterator[str]:
     yield section["title"]
-    names = [row["title"] if row["by"] is None else f"{row['by']}: {row['title']}" for row in section["statistics"]]
-    width = max(map(len, names), default=0)
-    if names:
+    rows = [row for row in section["statistics"] if row["by"] is None]
+    width = max([len(row["title"]) for row in rows], default=0)
+    if rows:
         yield f"  {'':<{width}}  {'synthetic':<28}  real"
-    for name, row in zip(names, section["statistics"], strict=True):
-        yield f"  {name:<{width}}  {_figure(row['synthetic']):<28}  {_figure(row['real'])}"
+    for row in rows:
+        yield f"  {row['title']:<{width}}  {_figure(row['synthetic']):<28}  {_figure(row['real'])}"
+    by_class: dict[str, dict[str, Any]] = {}
+    for row in section["statistics"]:
+        if row["by"] is not None:
+            by_class.setdefault(row["by"], {})[row["title"]] = tuple(row[s]["value"] for s in ("synthetic", "real"))
+    titles = list(dict.fromkeys(title for found in by_class.values() for title in found))
+    cells = [[name, *(_pair(found.get(title)) for title in titles)] for name, found in by_class.items()]
+    if cells:
+        yield from _aligned("By class, synthetic / real", [["", *titles], *cells])
     for table in section["tables"]:
-        rows = [[_cell(cell) for cell in row] for row in (table["header"], *table["rows"])]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(table["header"]))]
-        yield f"  {table['title']}"
-        yield from ("    " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        yield from _aligned(
+            table["title"], [[_cell(cell) for cell in row] for row in (table["header"], *table["rows"])]
+        )
     yield from (f"  note: {note}" for note in section["notes"])
+
+
+def _aligned(title: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    yield f"  {title}"
+    yield from ("    " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _pair(values: tuple[float | None, float | None] | None) -> str:
+    return "-" if values is None else " / ".join(map(_cell, values))
 
 
 def _cell(value: str | float | None) -> str:

@@ -1,4 +1,5 @@
 import json
+import re
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_figures_flags_and_page(folder, registry, tmp_path):
 
     lines = "\n".join(quality_lines(report))
     assert "DARKER (brightness): mean grey value: 79.5" in lines
-    assert "sky: share of images" in lines
+    assert re.search(r"By class.*\n +share of images\n +sky +0\.5 / 0\.5\n", lines)
     assert "note: look at <this>" in lines
 
 
