@@ -16,9 +16,9 @@ def seed_worker(worker_id: int) -> None:
     """Give a worker its own numbers from Python's and numpy's global streams, and to transforms that keep their own.
 
     Pass it as ``worker_init_fn``. Older PyTorch left numpy's stream equal in forked workers, and albumentations 2.0.8
-    gives every worker, every epoch, the same stream. Transforms with a method ``set_random_seed`` are looked for in
-    the attributes ``transform`` and ``transforms`` of the dataset and of the datasets it wraps. Draws of genaug's own
-    datasets need none of this.
+    gives every worker, every epoch, the same stream. Transforms with a method ``set_random_state`` or
+    ``set_random_seed`` are looked for in the attributes ``transform`` and ``transforms`` of the dataset and of the
+    datasets it wraps. Draws of genaug's own datasets need none of this.
 
     Args:
         worker_id: Number of the worker; its seed is taken from PyTorch.
@@ -37,7 +37,12 @@ def seed_worker(worker_id: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 -- the point: third-party transforms draw from the global stream
     for transform in _transforms(info.dataset, set()):
-        transform.set_random_seed(seed)
+        if hasattr(transform, "set_random_state"):
+            # A seed would do, but albumentations 2.0.8 starts every transform of a pipeline from that same number: two
+            # that happen half of the time would always happen together.
+            transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        else:
+            transform.set_random_seed(seed)
 
 
 def _transforms(dataset: Any, seen: set[int]) -> Iterator[Any]:
@@ -46,7 +51,7 @@ def _transforms(dataset: Any, seen: set[int]) -> Iterator[Any]:
     seen.add(id(dataset))
     for name in ("transform", "transforms"):
         value = getattr(dataset, name, None)
-        if hasattr(value, "set_random_seed"):
+        if hasattr(value, "set_random_state") or hasattr(value, "set_random_seed"):
             yield value
     inner = [getattr(dataset, name, None) for name in ("dataset", "real", "synthetic")]
     several = getattr(dataset, "datasets", ())

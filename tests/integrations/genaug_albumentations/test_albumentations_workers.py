@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
+import genaug_torch
 from genaug.errors import ConfigError, SampleError
 from genaug_albumentations import PatchMask, SyntheticSwap, TransformDataset, seed_sample, seed_worker
 
@@ -166,6 +167,23 @@ def test_seed_worker_reaches_pipelines_of_wrapped_datasets():
     data = Subset(Own(A.OneOf([PatchMask(patch=4)], p=1)), range(COUNT))
     first, second = epochs_of(data, 0, worker_init_fn=seed_worker)
     assert len({*first, *second}) == 2 * COUNT
+
+
+class Flips:
+    transform = A.Compose([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        corner = self.transform(image=np.arange(4, dtype=np.uint8).reshape(2, 2, 1).repeat(3, 2))["image"]
+        return int(corner[0, 0, 0])
+
+
+@pytest.mark.parametrize("seed_one", [seed_worker, genaug_torch.seed_worker])
+def test_seeded_transforms_are_independent_of_one_another(seed_one):
+    loader = DataLoader(Flips(), None, num_workers=1, worker_init_fn=seed_one, multiprocessing_context="fork")
+    assert set(loader) == {0, 1, 2, 3}  # neither flip, one, the other, both
 
 
 @pytest.mark.skipif(not OLD, reason="AlbumentationsX gives workers different numbers by itself")
