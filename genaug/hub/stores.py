@@ -17,7 +17,7 @@ from genaug.hub.card import store_card
 from genaug.hub.parcel import Parcel, Wishes, inside
 from genaug.hub.places import clean, machine_paths
 from genaug.recipe import digest
-from genaug.store.files import DATASET, MANIFEST, METADATA, RESOLVED, json_text
+from genaug.store.files import DATASET, MANIFEST, METADATA, PROMPT, RESOLVED, json_text
 from genaug.store.journal import Journal
 from genaug.store.store import SampleStore, condition_name
 from genaug.store.verdicts import FilterResults
@@ -44,7 +44,7 @@ def _names(store: SampleStore) -> Iterator[str]:
     yield from (DATASET, MANIFEST, METADATA)
     for row in store.rows():
         yield from (row[part]["file"] for part in ("image", "mask") if row[part] is not None)
-        if row["condition"] is not None:
+        if row["condition"] is not None and not row["condition"].startswith(PROMPT):
             yield condition_name(row["id"])
     for name in store.filters:
         yield from (f"filters/{name}/verdicts.jsonl", f"filters/{name}/filter.json")
@@ -52,7 +52,12 @@ def _names(store: SampleStore) -> Iterator[str]:
             if row["mask"] is not None:
                 yield row["mask"]["file"]
     for _, row in _metadata(store):
-        yield from (row["file_name"], row["mask_file_name"])
+        yield from _pictures(row)
+
+
+def _pictures(row: Mapping[str, Any]) -> list[str]:
+    """Return the places of image and mask of a row of ``metadata.jsonl``; images made from prompts have no mask."""
+    return [row["file_name"], *([row["mask_file_name"]] if "mask_file_name" in row else [])]
 
 
 def _metadata(store: SampleStore) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -123,7 +128,7 @@ def store_parcel(folder: Path, repo: str, wishes: Wishes) -> Parcel:
     pictures = {_PREVIEW: _preview(store)} if wishes.pictures and len(store) else {}
     files |= pictures
     counts = {"images": len(store), "kept": len(view), **_dropped(store)}
-    shown = {row[key].rpartition("/")[0] for _, row in _metadata(store) for key in ("file_name", "mask_file_name")}
+    shown = {name.rpartition("/")[0] for _, row in _metadata(store) for name in _pictures(row)}
     files[CARD] = store_card(
         info,
         repo=repo,
@@ -159,7 +164,7 @@ def _without_paths(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _preview(store: SampleStore) -> bytes:
-    """Return a strip of images above their masks, all of the first one's size."""
+    """Return a strip of images above their masks, if they have some, all of the first one's size."""
     from PIL import Image
 
     columns = []
@@ -167,8 +172,8 @@ def _preview(store: SampleStore) -> bytes:
     for key in store.keys()[:_SHOWN]:
         sample = store.sample(key)
         assert sample.image is not None  # `keys` lists no others
-        assert sample.mask is not None
-        pair = (Image.fromarray(sample.image), Image.fromarray(store.labels.colorize(sample.mask)))
+        parts = [sample.image] if sample.mask is None else [sample.image, store.labels.colorize(sample.mask)]
+        pair = [Image.fromarray(part) for part in parts]
         size = size or pair[0].size
         columns.append(np.concatenate([np.asarray(part.resize(size, Image.Resampling.NEAREST)) for part in pair]))
     buffer = io.BytesIO()

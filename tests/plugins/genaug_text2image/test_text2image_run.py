@@ -13,6 +13,8 @@ from click.testing import CliRunner
 from genaug.cli import group
 from genaug.engine import preview, run
 from genaug.errors import ConfigError, StoreError
+from genaug.hub.card import Wishes
+from genaug.hub.stores import check_store, store_parcel
 from genaug.interfaces import Filter
 from genaug.recipe import load_recipe
 from genaug.store import SampleStore, Shard
@@ -83,6 +85,17 @@ def test_interrupted_or_in_shards_it_ends_with_the_same_bytes(project, tmp_path,
     project["conditions"] = {"seed": 5}
     with pytest.raises(StoreError, match=r"conditions\.seed"):
         go(project, tmp_path / "whole")
+
+
+def test_a_store_without_masks_can_be_published_and_fetched(project, tmp_path) -> None:
+    go(project, tmp_path, stages=["generate"])
+    parcel = store_parcel(tmp_path / "store", "org/name", Wishes(license="apache-2.0"))
+    for name, content in parcel.files.items():
+        target = tmp_path / "fetched" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    fetched = check_store(tmp_path / "fetched")
+    assert [s.image.tobytes() for s in fetched] == [s.image.tobytes() for s in SampleStore.open(tmp_path / "store")]
 
 
 def test_changed_prompts_are_noticed(project, tmp_path) -> None:
