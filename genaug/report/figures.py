@@ -131,6 +131,8 @@ class Figures(ABC):
     about: str = ""
     #: Whether worker processes may measure: the section pickles, and imports nothing that needs seconds to start.
     parallel: bool = True
+    #: How many samples `measure` gets at once, at most: what one process holds in memory.
+    together: int = 8
     #: Names of statistics by which the page shows the worst and the best images.
     ranked: tuple[str, ...] = ()
 

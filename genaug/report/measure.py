@@ -19,8 +19,7 @@ from genaug.report.figures import Figures, Measured, Sizes
 from genaug.report.sample_sets import SampleSet, StoreSet
 from genaug.types import Sample
 
-#: Samples measured together: what one process holds in memory.
-TOGETHER = 8
+_TOGETHER = 8  # samples whose sizes are asked for at once
 #: Below so many samples the start of further processes would take longer than the work.
 _FEW = 48
 
@@ -85,7 +84,8 @@ class Reader:
     def _each(self, name: str, sections: Mapping[str, Figures], *, parallel: bool, what: str) -> Iterator[Any]:
         """Yield what `_measure` says of every few samples, in order; without sections their sizes."""
         keys = self.sets[name].keys
-        chunks = [keys[i : i + TOGETHER] for i in range(0, len(keys), TOGETHER)]
+        together = max([section.together for section in sections.values()], default=_TOGETHER)
+        chunks = [keys[i : i + together] for i in range(0, len(keys), together)]
         found: Iterator[Any]
         if parallel and self._pool is not None:
             found = self._pool.map(_work, repeat(name), repeat(sections), chunks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ from genaug.store.files import json_text, make_folder, sync_folder, write_whole
 
 PAGE, FIGURES = "quality.html", "quality.json"
 KIND = "figures"
-log = logging.getLogger("genaug")
 
 
 def build_sections(
@@ -39,17 +37,24 @@ def build_sections(
 
     Raises:
         UnknownComponentError: A name in `options` or `skip` is no section.
-        ConfigError: Options are wrong, or nothing is left.
+        ConfigError: Options are wrong, a predictor has not learned yet, or nothing is left.
         MissingDependencyError: A section needs a library that is not installed.
     """
     registry = context.registry
     for name in (*options, *skip):
         registry.component(KIND, name, where="report")
+    for name, value in options.items():
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{value!r}", where=name, allowed=f"options, as in {name}.key=value")
     sections: dict[str, Figures] = {}
     for name in registry.names(KIND):
         if name in skip or (name not in options and not _has_defaults(context, name)):
             continue
         sections[name] = context.build(KIND, name, options.get(name, {}), where=name)
+    if context.adaptables:
+        name = context.adaptables[0][0]
+        hint = "Name the folder of one that has learned, such as those in adapters/ of a store"
+        raise ConfigError(f"the predictor {name!r} has to learn first", where="report", hint=hint)
     if not sections:
         raise ConfigError("no section is left", where="report", hint="Name fewer with --skip")
     return sections
@@ -80,8 +85,9 @@ def write_quality(
 ) -> dict[str, Any]:
     """Compare a synthetic set with a real one; write ``quality.html`` and ``quality.json``.
 
-    Every image is read twice at most and only numbers stay in memory. The figures depend on the two sets, the options
-    and `seed`, not on the number of processes.
+    Images are read a few at a time, first for their sizes, then for the figures, and once more for sections that ask a
+    model; only numbers stay in memory. The figures depend on the two sets, the options and `seed`, not on the number of
+    processes.
 
     Args:
         synthetic: What was generated.

@@ -63,6 +63,7 @@ class Agreement(Figures):
         min_area: float = MIN_AREA,
     ) -> None:
         self.labels, self.threshold, self.min_area = labels, threshold, min_area
+        self.together = batch_size
         self._segmenter = BatchedPredictor(predictor, labels=labels, batch_size=batch_size, device=device)
         self._names = names_of(labels)
 

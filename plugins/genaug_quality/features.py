@@ -87,7 +87,7 @@ class Features(Figures):
     parallel = False
 
     def __init__(self, model: str, *, batch_size: int = 16, device: str = "cpu") -> None:
-        self.model, self.batch_size, self.device = model, batch_size, device
+        self.model, self.together, self.device = model, batch_size, device
 
     @classmethod
     def from_config(cls, options: FeaturesOptions, context: BuildContext) -> Self:
@@ -108,10 +108,7 @@ class Features(Figures):
 
     def measure(self, samples: Sequence[Sample]) -> Sequence[Record]:
         """Return the features of every image: the pooled output, or the first token."""
-        rows: list[NDArray[np.float32]] = []
-        for start in range(0, len(samples), self.batch_size):
-            rows += list(self._features([s.image for s in samples[start : start + self.batch_size]]))
-        return [{"features": row} for row in rows]
+        return [{"features": row} for row in self._features([s.image for s in samples])]
 
     def _features(self, images: Sequence[Any]) -> NDArray[np.float32]:
         model, processor = self._loaded

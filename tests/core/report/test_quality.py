@@ -203,6 +203,8 @@ def test_wrong_names_and_records(folder, registry, tmp_path):
         build_sections(context, {"brightnes": {}})
     with pytest.raises(ConfigError, match="bonus"):
         build_sections(context, {"brightness": {"bonus": "much"}})
+    with pytest.raises(ConfigError, match=r"brightness: 3.*brightness\.key=value"):
+        build_sections(context, {"brightness": 3})
     with pytest.raises(ConfigError, match="no section is left"):
         build_sections(context, {}, ["brightness"])
     path = folder("made", range(3))

@@ -1,15 +1,18 @@
 """Filters and sections as recipes and options name them, on a store that a generator filled."""
 
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from genaug.engine import run
+from genaug.errors import ConfigError
+from genaug.labels import LabelSpace
 from genaug.models import check_models
-from genaug.recipe import load_recipe
-from genaug.registry import GROUP, Registry
+from genaug.recipe import BuildContext, load_recipe
+from genaug.registry import GROUP, Registry, default_registry
 from genaug.report.quality import build_sections, write_quality
 from genaug.report.sample_sets import SourceSet, StoreSet
 from genaug.store import SampleStore
@@ -112,3 +115,10 @@ def test_sections_that_need_a_model_appear_when_one_is_named(recipe):
     assert list(sections) == ["clip", "coverage", "density", "duplicates", "features", "instances"]
     assert sections["instances"].prompt == "sky. road. sign."
     assert [name for name, section in sections.items() if not section.parallel] == ["clip", "features", "instances"]
+
+
+def test_a_predictor_that_has_to_learn_first_is_refused():
+    untrained = {"use": "small-unet", "steps": 1}
+    context = BuildContext(Path(), LabelSpace({0: "sky", 1: "road"}), default_registry())
+    with pytest.raises(ConfigError, match="has to learn first"):
+        build_sections(context, {"agreement": {"predictor": untrained}})
