@@ -5,8 +5,9 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_train_loader
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog, build_detection_train_loader
 from detectron2_helpers import config, register, write_toys
+from torch.utils.data import get_worker_info
 
 from genaug.errors import ConfigError, SampleError
 from genaug_detectron2 import StreamLoader, SyntheticMapper, unlabeled_dicts
@@ -20,17 +21,19 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def synthetic(tmp_path_factory):
-    """Datasets ``made`` (30 images) and ``made_own`` (2 for each of the images 0 and 1 of ``toy_train``)."""
-    root = tmp_path_factory.mktemp("made")
+    """Datasets ``toy_made`` (30 images) and ``toy_own`` (2 for each of the images 0 and 1 of ``toy_train``)."""
+    root = tmp_path_factory.mktemp("toy_made")
     dicts = write_toys(root, range(100, 130))
-    register("made", dicts)
+    register("toy_made", dicts)
     owners = ["0", "0", "1", "1"]
-    register("made_own", [{**entry, "condition_id": owner} for entry, owner in zip(dicts, owners, strict=False)])
+    register("toy_own", [{**entry, "condition_id": owner} for entry, owner in zip(dicts, owners, strict=False)])
 
 
 def names(entry):
-    """A mapper that reads nothing: what came in, and what it drew."""
-    return {"file": entry["file_name"], "draw": np.random.rand(), "genaug": entry.get("genaug")}  # noqa: NPY002
+    """A mapper that reads nothing: what came in, what it drew and where."""
+    worker = get_worker_info()
+    told = {"file": entry["file_name"], "worker": None if worker is None else worker.id, "width": 56, "height": 40}
+    return {**told, "draw": np.random.rand(), "genaug": entry.get("genaug")}  # noqa: NPY002
 
 
 def taken(made):
@@ -44,7 +47,7 @@ def train(mapper, count, workers=0):
 
 
 def test_the_share_of_synthetic_samples():
-    mapper = SyntheticMapper(names, "made", probability=0.3, seed=1)
+    mapper = SyntheticMapper(names, "toy_made", probability=0.3, seed=1)
     made = [mapper(entry) for _ in range(250) for entry in DatasetCatalog.get("toy_train")]
     drawn = Counter(map(taken, made))
     assert 0.65 < drawn.pop(None) / 1000 < 0.75
@@ -54,14 +57,14 @@ def test_the_share_of_synthetic_samples():
         assert (taken(entry) or entry["file"].rpartition("/")[2][:-4]) == entry["file"].rpartition("/")[2][:-4]
 
 
-@pytest.mark.parametrize(("probability", "synthetic"), [(0.0, "made"), (0.5, None)])
+@pytest.mark.parametrize(("probability", "synthetic"), [(0.0, "toy_made"), (0.5, None)])
 def test_nothing_is_drawn(probability, synthetic):
     mapper = SyntheticMapper(names, synthetic, probability=probability)
     assert all(taken(mapper(entry)) is None for entry in DatasetCatalog.get("toy_train"))
 
 
 def test_own_samples_only():
-    mapper = SyntheticMapper(names, "made_own", probability=1, match="own")
+    mapper = SyntheticMapper(names, "toy_own", probability=1, match="own")
     real = DatasetCatalog.get("toy_train")
     found = {number: {taken(mapper(entry)) for _ in range(30)} for number, entry in enumerate(real)}
     assert found == {0: {"100", "101"}, 1: {"102", "103"}, 2: {None}, 3: {None}}
@@ -71,33 +74,31 @@ def test_draws_leave_the_mappers_own_draws_alone():
     np.random.seed(3)  # noqa: NPY002
     alone = [names(entry)["draw"] for entry in DatasetCatalog.get("toy_train")]
     np.random.seed(3)  # noqa: NPY002
-    mapper = SyntheticMapper(names, "made")
+    mapper = SyntheticMapper(names, "toy_made")
     assert [mapper(entry)["draw"] for entry in DatasetCatalog.get("toy_train")] == alone
 
 
 def test_draws_repeat_with_the_seed_and_differ_without():
     def drawn(seed):
-        mapper = SyntheticMapper(names, "made", seed=seed)
+        mapper = SyntheticMapper(names, "toy_made", seed=seed)
         return [taken(mapper(entry)) for _ in range(10) for entry in DatasetCatalog.get("toy_train")]
 
     assert drawn(1) == drawn(1) != drawn(2)
 
 
 def test_workers_of_detectron2s_own_loader_draw_differently():
-    made = train(SyntheticMapper(names, "made", probability=1), 24, workers=2)
+    made = train(SyntheticMapper(names, "toy_made", probability=1), 24, workers=2)
     drawn = Counter(map(taken, made))  # 24 of 30 with replacement: about 17 different ones
     assert len(drawn) >= 13
-    halves = (
-        [taken(entry) for n, entry in enumerate(made) if n // 2 % 2 == 0],
-        [taken(entry) for n, entry in enumerate(made) if n // 2 % 2 == 1],
-    )
-    assert halves[0] != halves[1]
+    by_worker = [[taken(entry) for entry in made if entry["worker"] == worker] for worker in (0, 1)]
+    assert min(map(len, by_worker)) >= 8
+    assert by_worker[0][:8] != by_worker[1][:8]
 
 
 def stream(workers=0, mapper=None, start=0, count=24, batch_size=2, seed=7):
     loader = StreamLoader(
         DatasetCatalog.get("toy_train"),
-        SyntheticMapper(names, "made") if mapper is None else mapper,
+        SyntheticMapper(names, "toy_made") if mapper is None else mapper,
         batch_size=batch_size,
         num_workers=workers,
         seed=seed,
@@ -109,7 +110,7 @@ def stream(workers=0, mapper=None, start=0, count=24, batch_size=2, seed=7):
 def test_a_stream_depends_on_nothing_but_seed_and_position():
     whole = stream()
     assert stream() == whole
-    assert stream(workers=2, count=12) == whole[:12]
+    assert [{**entry, "worker": None} for entry in stream(workers=2, count=12)] == whole[:12]
     assert stream(batch_size=4) == whole
     assert stream(start=5, count=14) == whole[10:]
     assert stream(seed=8) != whole
@@ -154,23 +155,20 @@ def test_unlabelled_dictionaries_tell_nothing_of_labels(tmp_path):
 def test_instances_cannot_be_replaced():
     real = DatasetCatalog.get("toy_train")[0] | {"annotations": []}
     with pytest.raises(SampleError, match="annotations, which synthetic samples lack"):
-        SyntheticMapper(names, "made", probability=1)(real)
-    assert taken(SyntheticMapper(names, "made", probability=0)(real)) is None
+        SyntheticMapper(names, "toy_made", probability=1)(real)
+    assert taken(SyntheticMapper(names, "toy_made", probability=0)(real)) is None
 
 
 def test_from_a_configuration(tmp_path):
-    cfg = config(tmp_path, SYNTHETIC="made", PROBABILITY=1.0, SEED=4)
+    cfg = config(tmp_path, SYNTHETIC="toy_made", PROBABILITY=1.0, SEED=4)
     mapper = SyntheticMapper.from_config(cfg)
     assert isinstance(mapper.mapper, DatasetMapper)
     assert (mapper.probability, mapper.num_classes, mapper.ignore_index) == (1.0, 3, 255)
     made = mapper(DatasetCatalog.get("toy_train")[0])
     assert made["sem_seg"].shape == made["image"].shape[1:]
     assert SyntheticMapper.from_config(cfg, names).mapper is names
-    register("other", [{"file_name": "a", "image_id": "0"}])
-    from detectron2.data import MetadataCatalog
-
     MetadataCatalog.get("renamed").set(stuff_classes=["sky", "wall", "grass"])
-    DatasetCatalog.register("renamed", lambda: DatasetCatalog.get("made"))
+    DatasetCatalog.register("renamed", lambda: DatasetCatalog.get("toy_made"))
     cfg.GENAUG.SYNTHETIC = "renamed"
     with pytest.raises(ConfigError, match="differ from class 1 on: 'grass' and 'wall'"):
         SyntheticMapper.from_config(cfg)
