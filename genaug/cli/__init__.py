@@ -29,6 +29,7 @@ VERBS = {
         "genaug.cli.probe:command",
         "Find the layers of the base model that matter for adapting (Gradient Probe).",
     ),
+    "schema": ("genaug.cli.schema:command", "Print the JSON schema of recipes, for completion and checks in editors."),
     "plugins": ("genaug.cli.plugins:command", "List plugins, what they provide, and what is broken."),
     "doctor": ("genaug.cli.doctor:command", "Report versions, extras, disk space and settings of this machine."),
 }

@@ -1,0 +1,147 @@
+"""The JSON schema of a recipe, for editors: every key, and the options of every installed component."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from genaug.component_config import ComponentConfig
+from genaug.config import Options, RecipeConfig
+from genaug.errors import PluginError
+from genaug.labels import named_sets
+from genaug.registry import Registry, default_registry
+from genaug.step_config import TermConfig
+
+Schema = dict[str, Any]
+
+#: Where a recipe names components: (model, key) -> kind.
+_PLACES = {
+    (RecipeConfig, "data"): "source",
+    (RecipeConfig, "conditions"): "source",
+    (RecipeConfig, "generator"): "generator",
+    (RecipeConfig, "filters"): "filter",
+    (RecipeConfig, "labeler"): "labeler",
+    (TermConfig, "mixer"): "mixer",
+}
+#: Options that hold a component themselves, as `genaug.recipe.check_options` validates them.
+_NESTED = {"predictor": "predictor", "source": "source"}
+_KINDS = sorted({*_PLACES.values(), *_NESTED.values()})
+#: Lists replace those of the recipe that is extended; a table is merged with it, so keys that it needs may be there.
+_WHOLE = ("filter", "mixer")
+
+
+class _NoOptions(Options):
+    """Stands for components that take no options."""
+
+
+def recipe_schema(registry: Registry | None = None) -> Schema:
+    """Return the JSON schema (draft 2020-12) of recipe files.
+
+    It says what editors can check while one types: keys, types, ranges, names of components and their options. What
+    needs the data, the merged recipe or several keys together stays with ``genaug check``.
+
+    Args:
+        registry: Whose components are described; everything installed by default. Those whose options cannot be
+            imported are left out.
+    """
+    registry = registry or default_registry()
+    models = {kind: _option_models(registry, kind) for kind in _KINDS}
+    every: list[type[BaseModel]] = [RecipeConfig, *(model for table in models.values() for model in table.values())]
+    refs, whole = models_json_schema([(model, "validation") for model in dict.fromkeys(every)])
+    definitions: Schema = whole["$defs"]
+    for model, key in _PLACES:
+        _point(definitions[model.__name__]["properties"][key], _PLACES[model, key])
+    for kind, table in models.items():
+        for name, model in table.items():
+            fields = definitions[refs[model, "validation"]["$ref"].rpartition("/")[2]]
+            definitions[f"{kind}.{name}"] = _with_name(fields, kind)
+        definitions[kind] = _choice(registry, kind, list(table))
+    recipe = _recipe(definitions["RecipeConfig"], registry)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", **recipe, "title": "genaug recipe"}
+    return {**head, "$defs": _reached(recipe, definitions)}
+
+
+def _option_models(registry: Registry, kind: str) -> dict[str, type[BaseModel]]:
+    models: dict[str, type[BaseModel]] = {}
+    for name in registry.names(kind):
+        with suppress(PluginError):  # whoever uses it is told; the others still get a schema
+            models[name] = registry.config_model(registry.component(kind, name)) or _NoOptions
+    return models
+
+
+def _point(field: Schema, kind: str) -> None:
+    """Replace the free-form part of a field's schema by the choice of a component."""
+    choice = {"$ref": f"#/$defs/{kind}"}
+    if "items" in field:
+        field["items"] = choice
+    else:
+        others = [part for part in field.get("anyOf", []) if part.get("type") in ("null", "string")]
+        field.pop("$ref", None)
+        field.pop("additionalProperties", None)
+        field.pop("type", None)
+        field["anyOf"] = [*others, choice]
+
+
+def _with_name(options: Schema, kind: str) -> Schema:
+    """Return the schema of a component's table: its options, and the keys that name it."""
+    key = "format" if kind == "source" else "use"
+    naming: Schema = {key: {}} if kind in ("source", "predictor") else {key: {}, "name": {}}
+    properties = {name: dict(field) for name, field in options.get("properties", {}).items()}
+    for name, nested in _NESTED.items():
+        if name in properties and _holds_table(properties[name]):
+            _point(properties[name], nested)
+    table = {**options, "properties": {**naming, **properties}}
+    if kind not in _WHOLE:
+        table.pop("required", None)
+    return table
+
+
+def _holds_table(field: Schema) -> bool:
+    return any(part.get("type") == "object" or "$ref" in part for part in (field, *field.get("anyOf", [])))
+
+
+def _choice(registry: Registry, kind: str, names: list[str]) -> Schema:
+    """Return the schema of a table that names a component of a kind; what else it may hold depends on the name."""
+    key = "format" if kind == "source" else "use"
+    text = "; ".join(f"{name}: {registry.component(kind, name).summary}" for name in names)
+    properties: Schema = {key: {"enum": names, "description": text}}
+    if kind not in ("source", "predictor"):
+        properties["name"] = ComponentConfig.model_json_schema()["properties"]["name"]
+    rules = [
+        {"if": {"properties": {key: {"const": name}}, "required": [key]}, "then": {"$ref": f"#/$defs/{kind}.{name}"}}
+        for name in names
+    ]
+    choice: Schema = {"type": "object", "properties": properties, "allOf": rules}
+    return {**choice, "required": [key]} if kind in _WHOLE else choice
+
+
+def _recipe(recipe: Schema, registry: Registry) -> Schema:
+    """Add what `genaug.config.read_recipe` takes besides the model's keys."""
+    extends = {"enum": registry.names("recipe"), "description": "A ready recipe that this one changes."}
+    labels = recipe["properties"]["labels"]
+    labels["anyOf"] = [{"type": "string", "examples": named_sets()}, {"type": "object"}, {"type": "array"}]
+    del recipe["required"]
+    return {
+        **recipe,
+        "description": "One for making samples, one for a training loop, or both. Paths are relative to the file.",
+        "properties": {"extends": extends, **recipe["properties"]},
+        "if": {"not": {"required": ["extends"]}},
+        "then": {"required": ["labels"]},
+    }
+
+
+def _reached(recipe: Schema, definitions: Schema) -> Schema:
+    """Return the definitions that a recipe leads to; the plain tables that those of components replace are left out."""
+    reached: Schema = {}
+    todo = [recipe]
+    while todo:
+        for name in re.findall(r"#/\$defs/([\w.-]+)", json.dumps(todo.pop())):
+            if name not in reached:
+                reached[name] = definitions[name]
+                todo.append(definitions[name])
+    return dict(sorted(reached.items()))
