@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -130,16 +129,10 @@ def read_listing(api: HfApi, ref: HubRef) -> Listing:
         info = api.repo_info(ref.repo, revision=ref.revision, repo_type=ref.type)
         if info.sha is None:
             return Listing(ref, None, bool(info.private), {})
-        files = _files(
-            entry
-            for entry in api.list_repo_tree(ref.repo, recursive=True, revision=info.sha, repo_type=ref.type)
+        entries = api.list_repo_tree(ref.repo, recursive=True, revision=info.sha, repo_type=ref.type)
+        files = [
+            RemoteFile(entry.path, entry.size, None if entry.lfs is None else entry.lfs.sha256, entry.blob_id)
+            for entry in entries
             if isinstance(entry, RepoFile)
-        )
+        ]
         return Listing(ref, info.sha, bool(info.private), {file.path: file for file in files})
-
-
-def _files(entries: Iterable[object]) -> Iterator[RemoteFile]:
-    for entry in entries:
-        lfs = getattr(entry, "lfs", None)
-        path, size, oid = (getattr(entry, name) for name in ("path", "size", "blob_id"))
-        yield RemoteFile(str(path), int(size), None if lfs is None else str(lfs.sha256), str(oid))

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from genaug.errors import AdapterError
-from genaug.hub.adapters import CONFIG
+from genaug.hub.adapters import CONFIG, check_adapter
 from genaug.hub.places import is_machine_path
-from genaug.hub.reference import PREFIX, HubRef, is_reference, local_path
+from genaug.hub.reference import HubRef, is_reference, local_path
 from genaug.labels import LabelSpace
+from genaug.recipe import BuildContext
 from genaug.registry import Registry, default_registry
 
 if TYPE_CHECKING:
@@ -62,12 +63,8 @@ def from_pretrained(
     Example:
         >>> generator, labels, _ = from_pretrained("org/name", revision="v1", device="cuda")  # doctest: +SKIP
     """
-    from genaug.recipe import BuildContext
-
     local = not is_reference(name) and Path(name).expanduser().is_dir()
-    folder = local_path(name if local else f"{PREFIX}{_model(str(name), revision)}")
-    from genaug.hub.adapters import check_adapter
-
+    folder = local_path(name if local else str(HubRef.parse(str(name), revision=revision)))
     config, _ = check_adapter(folder)
     labels = LabelSpace.from_config(config["labels"])
     registry = registry or default_registry()
@@ -84,11 +81,6 @@ def from_pretrained(
     )
     built.prepare(labels, device=device)
     return Pretrained(built, labels, folder)
-
-
-def _model(name: str, revision: str | None) -> str:
-    ref = HubRef.parse(name, revision=revision)
-    return str(ref).removeprefix(PREFIX)
 
 
 def _trained(config: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:

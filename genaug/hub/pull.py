@@ -15,6 +15,7 @@ from genaug.hub.client import is_offline, make_client
 from genaug.hub.errors import HubError, NotOnHubError, hub_errors, offline
 from genaug.hub.listing import ALLOWED, HIDDEN, MAX_BYTES, Listing, RemoteFile, is_wanted, read_listing
 from genaug.hub.reference import HubRef
+from genaug.hub.stores import check_store
 from genaug.hub.weights import check_weights
 from genaug.store.files import DATASET, system_errors, write_if_changed
 
@@ -183,8 +184,6 @@ def _checked(folder: Path, where: str) -> Path:
         if (folder / CONFIG).is_file():
             check_adapter(folder, where=where)
         elif (folder / DATASET).is_file():
-            from genaug.hub.stores import check_store
-
             check_store(folder, where=where)
         else:
             for path in sorted(folder.rglob("*.safetensors")):

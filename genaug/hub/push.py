@@ -16,6 +16,7 @@ from genaug.hub.licenses import check_license
 from genaug.hub.listing import Listing, read_listing
 from genaug.hub.parcel import Parcel, Wishes, read_figures, size_of
 from genaug.hub.reference import HubRef
+from genaug.hub.stores import store_parcel
 from genaug.store.files import DATASET
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def push(
         HubRef(ref.repo, version)  # the form of a revision
     if create_pr and version is not None:
         raise ConfigError("a version of a proposal", where="version", hint="Tag it once the proposal is merged")
-    parcel = (store_parcel_of if is_store else adapter_parcel)(folder, ref.repo, wishes)
+    parcel = (store_parcel if is_store else adapter_parcel)(folder, ref.repo, wishes)
     report = {
         "repo": ref.repo,
         "type": parcel.type,
@@ -128,13 +129,6 @@ def push(
     if is_offline():
         raise HubError("HF_HUB_OFFLINE keeps genaug from asking the Hub", where=str(ref), hint="Unset it, or --dry-run")
     return {**report, **send(make_client(token), parcel, Target(ref, private, create_pr, version))}
-
-
-def store_parcel_of(folder: Path, repo: str, wishes: Wishes) -> Parcel:
-    """Return `genaug.hub.stores.store_parcel`; imported here, because it brings numpy."""
-    from genaug.hub.stores import store_parcel
-
-    return store_parcel(folder, repo, wishes)
 
 
 def send(api: HfApi, parcel: Parcel, target: Target) -> dict[str, Any]:
