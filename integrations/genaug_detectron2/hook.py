@@ -100,6 +100,7 @@ class SelfTraining(HookBase):  # type: ignore[misc]  # detectron2 has no types
         self._check_alone()
         trainer = self.trainer
         student = trainer.model
+        state = self.state_dict()  # of a checkpoint, or of an earlier call of train()
         network = Network(unwrap(student), image_format=self.image_format)
         self.step = step = TermLosses(
             network,
@@ -112,8 +113,8 @@ class SelfTraining(HookBase):  # type: ignore[misc]  # detectron2 has no types
             overrides=self.overrides,
             group=group_of(student),
         )
-        if self._restored is not None:
-            step.load_state_dict(self._restored)
+        if state:
+            step.load_state_dict(state)
             self._restored = None
         elif trainer.start_iter > 0:
             found = f"resumed at iteration {trainer.start_iter} without a teacher: it begins as a copy of the model"
@@ -142,9 +143,9 @@ class SelfTraining(HookBase):  # type: ignore[misc]  # detectron2 has no types
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the step, teacher included; detectron2 saves it by the name of this class."""
-        if self.step is not None:
-            return self.step.state_dict()
-        return dict(self._restored or {})
+        if self._restored is not None:
+            return dict(self._restored)
+        return {} if self.step is None else self.step.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what a checkpoint holds; used when training begins, with the model's own weights loaded."""

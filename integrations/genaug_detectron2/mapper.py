@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from genaug.errors import ConfigError, SampleError
@@ -26,6 +27,9 @@ Match = Literal["any", "own"]
 PROVENANCE = "genaug"
 #: What synthetic samples cannot bring along.
 INSTANCES = ("annotations", "pan_seg_file_name", "segments_info")
+
+#: Datasets that a mapper of this process was made for; a trainer tells when its configuration names another.
+DRAWN: set[str] = set()
 
 
 class SyntheticMapper:
@@ -72,8 +76,10 @@ class SyntheticMapper:
         self.mapper, self.probability, self.match = mapper, probability, match
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.dicts: list[DatasetDict] = [] if synthetic is None else DatasetCatalog.get(synthetic)
-        if synthetic is not None and not self.dicts:
-            raise ConfigError(f"the dataset {synthetic!r} is empty", where="synthetic")
+        if synthetic is not None:
+            DRAWN.add(synthetic)
+            if not self.dicts:
+                raise ConfigError(f"the dataset {synthetic!r} is empty", where="synthetic")
         self._own: dict[str, list[int]] = defaultdict(list)
         for number, entry in enumerate(self.dicts):
             self._own[str(entry.get("condition_id", entry["image_id"]))].append(number)
@@ -149,30 +155,29 @@ class SyntheticMapper:
         return self._rng.child("main" if worker is None else worker.seed, self._count)
 
     def _check(self, given: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-        mask, file = made.get("sem_seg"), given.get("sem_seg_file_name")
-        if mask is None:
+        if made.get("sem_seg") is None:
             return
-        values = torch.unique(torch.as_tensor(mask)).tolist()
+        mask, file = torch.as_tensor(made["sem_seg"]), given.get("sem_seg_file_name")
         if self.num_classes is not None:
-            strange = [v for v in values if v != self.ignore_index and not 0 <= v < self.num_classes]
-            if strange:
+            outside = (mask != self.ignore_index) & ((mask < 0) | (mask >= self.num_classes))
+            if outside.any():
                 raise SampleError(
-                    f"values {strange[:8]}",
+                    f"values {torch.unique(mask[outside]).tolist()[:8]}",
                     where=f"mask {file}",
                     allowed=f"0 to {self.num_classes - 1}, or the ignore index {self.ignore_index}",
                     hint="See genaug_detectron2.check_dataset",
                 )
         if file is not None and file not in self._looked:
             self._looked.add(file)
-            self._check_palette(str(file), values)
+            self._check_palette(str(file), mask)
 
-    def _check_palette(self, file: str, values: Sequence[int]) -> None:
-        """Refuse a mask whose file has a palette and does not hold these values as indices."""
+    def _check_palette(self, file: str, mask: Tensor) -> None:
+        """Refuse a mask whose file has a palette that does not hold the mask's values as indices."""
         with PathManager.open(file, "rb") as opened, Image.open(opened) as image:
             if image.mode not in {"P", "PA"}:
                 return
             indices = set(np.unique(np.asarray(image)).tolist())
-        lost = sorted(set(values) - indices - {self.ignore_index})
+        lost = sorted(set(torch.unique(mask).tolist()) - indices - {self.ignore_index})
         if lost:
             raise SampleError(
                 f"{what_mode('P')}: {lost[:8]} are not among its indices {sorted(indices)[:8]}",

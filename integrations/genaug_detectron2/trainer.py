@@ -10,8 +10,9 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
 from detectron2.engine import hooks
 
+from genaug.errors import warn_caller
 from genaug_detectron2.hook import SelfTraining
-from genaug_detectron2.mapper import SyntheticMapper
+from genaug_detectron2.mapper import DRAWN, SyntheticMapper
 
 
 def add_genaug_config(cfg: Any) -> None:
@@ -50,18 +51,22 @@ class SelfTrainingMixin:
 
     def build_hooks(self) -> list[Any]:
         """Return the hooks of the trainer, with those of the recipe in the right places."""
-        found: list[Any] = super().build_hooks()  # type: ignore[misc]  # of DefaultTrainer
+        synthetic = self.cfg.GENAUG.SYNTHETIC
+        if synthetic and synthetic not in DRAWN:  # the loader was built before
+            found = f"GENAUG.SYNTHETIC is {synthetic!r}, but the loader has no mapper that draws from it"
+            warn_caller(f"{found}. In build_train_loader: mapper = SyntheticMapper.from_config(cfg, mapper)")
+        ready: list[Any] = super().build_hooks()  # type: ignore[misc]  # of DefaultTrainer
         hook = SelfTraining.from_config(self.cfg)
         if hook is None:
-            return found
+            return ready
         # Before whatever saves and evaluates, so that it sees the teacher after the step.
         late = (hooks.PeriodicCheckpointer, hooks.EvalHook, hooks.PeriodicWriter)
-        place = next((n for n, other in enumerate(found) if isinstance(other, late)), len(found))
-        found.insert(place, hook)
+        place = next((n for n, other in enumerate(ready) if isinstance(other, late)), len(ready))
+        ready.insert(place, hook)
         if self.cfg.GENAUG.EVAL_TEACHER:
-            writer = next((n for n, other in enumerate(found) if isinstance(other, hooks.PeriodicWriter)), len(found))
-            found.insert(writer, hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, lambda: self._test_teacher(hook)))
-        return found
+            writer = next((n for n, other in enumerate(ready) if isinstance(other, hooks.PeriodicWriter)), len(ready))
+            ready.insert(writer, hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, lambda: self._test_teacher(hook)))
+        return ready
 
     def _test_teacher(self, hook: SelfTraining) -> dict[str, Any]:
         cfg = self.cfg.clone()

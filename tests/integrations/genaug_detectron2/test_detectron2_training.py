@@ -169,6 +169,22 @@ def test_burn_in_and_the_weight_of_the_models_own_losses(tmp_path):
     assert (step.calls, step.updates) == (1, 4)
 
 
+def test_training_again_goes_on_with_the_teacher(tmp_path):
+    trainer = trained(short(tmp_path))
+    before = hook_of(trainer).step
+    trainer.start_iter, trainer.max_iter = 2, 3
+    trainer.train()
+    assert hook_of(trainer).step is not before
+    assert hook_of(trainer).step.updates == 3
+
+
+def test_synthetic_images_that_nobody_draws_are_told_of(tmp_path):
+    DatasetCatalog.register("unused", lambda: DatasetCatalog.get("toy_more"))
+    with pytest.warns(UserWarning, match="no mapper that draws from it"):
+        StreamTrainer(config(tmp_path, SYNTHETIC="unused"))
+    ToyTrainer(config(tmp_path, SYNTHETIC="unused"))  # wraps its mapper
+
+
 def test_errors(tmp_path):
     with pytest.raises(ConfigError, match="needs unlabelled images"):
         trained(short(tmp_path, RECIPE="upc", UNLABELED=()))
