@@ -1,0 +1,1 @@
+"""A plugin for genaug that is no part of it."""
