@@ -23,7 +23,6 @@ from genaug_tiny.scenes import CLASSES, render_scene
 CODE = """
 import resource, sys
 from genaug.cli import group
-sys.argv[1:] = sys.argv[1:]
 if __name__ == "__main__":
     group.main(standalone_mode=False)
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -32,13 +31,14 @@ if __name__ == "__main__":
 
 
 def write(folder: Path, count: int, start: int) -> None:
-    """Draw `count` images and masks."""
+    """Write `count` images and masks: 50 scenes, shifted sideways by some columns more in every further round."""
+    scenes = [render_scene(start + i, size=256) for i in range(50)]
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
     for i in range(count):
-        scene = render_scene(start + i, size=256)
-        Image.fromarray(scene.image).save(folder / "images" / f"{i:05d}.png")
-        Image.fromarray(scene.mask).save(folder / "masks" / f"{i:05d}.png")
+        scene, shift = scenes[i % 50], 5 * (i // 50)
+        Image.fromarray(np.roll(scene.image, shift, 1)).save(folder / "images" / f"{i:05d}.png")
+        Image.fromarray(np.roll(scene.mask, shift, 1)).save(folder / "masks" / f"{i:05d}.png")
 
 
 def report(folder: Path, count: int, workers: int) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from genaug.rng import Rng
 #: Redrawn sets behind an interval.
 DRAWS = 1000
 LEVEL = 0.95
-_CELLS = 1 << 22  # numbers of one block of redrawn sets: 32 MB
+_CELLS = 1 << 18  # numbers of one block of redrawn sets: 2 MB an array
 
 Floats = NDArray[np.float64]
 
