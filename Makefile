@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install -q -c constraints.txt
 QUICK_BENCHMARKS := import_time layout_masks relative_filter sampling_overhead generate_memory
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint bench
+.PHONY: help quickstart test lint bench docs
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ $(VENV)/test.installed: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[test]"
 	touch $@
 
+$(VENV)/docs.installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[docs]"
+	touch $@
+
 quickstart: $(VENV)/diffusion.installed ## Show MatchMask at work on drawn scenes; results in quickstart/
 	$(BIN)/genaug quickstart --output quickstart
 
@@ -39,3 +43,6 @@ lint: $(VENV)/test.installed ## Run lint, types and layer contracts
 
 bench: $(VENV)/test.installed ## Run the quick benchmarks
 	@set -e; for name in $(QUICK_BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+
+docs: $(VENV)/docs.installed ## Build the documentation site; any warning is an error
+	OMP_NUM_THREADS=1 $(BIN)/python docs/site/build.py build/docs
