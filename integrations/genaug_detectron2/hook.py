@@ -101,13 +101,13 @@ class SelfTraining(HookBase):  # type: ignore[misc]  # detectron2 has no types
         trainer = self.trainer
         student = trainer.model
         state = self.state_dict()  # of a checkpoint, or of an earlier call of train()
-        network = Network(unwrap(student), image_format=self.image_format)
+        network = Network(unwrap(student), image_format=self.image_format, ignore_index=self.ignore_index)
         self.step = step = TermLosses(
             network,
             self.recipe,
             kind=self.kind or network.kind,
             num_classes=self.num_classes,
-            ignore_index=network.ignore_index if self.ignore_index is None else self.ignore_index,
+            ignore_index=network.ignore_index,
             mean=network.mean,
             std=network.std,
             overrides=self.overrides,

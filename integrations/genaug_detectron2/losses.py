@@ -93,6 +93,8 @@ class TrainingModel(nn.Module):
                 where=f"recipe {self.step.recipe.config.name}",
                 hint="Its mixer pastes labelled pixels: use a mapper for semantic segmentation",
             )
+        # The terms ask the model inside DistributedDataParallel, whose own forward, of the labelled images, has made
+        # the reduction ready; the one backward pass adds up all gradients before they are reduced.
         found, self.figures = self.step.terms(*self.network.prepare(batched_inputs, next(self.unlabeled)))
         return losses | {PREFIX + name: value for name, value in found.items()}
 

@@ -30,6 +30,7 @@ class Network(nn.Module):
     Args:
         model: Not wrapped by DistributedDataParallel; shared, not copied.
         image_format: Channel order of the model, ``cfg.INPUT.FORMAT``.
+        ignore_index: Label that is no class; by default the head's ``ignore_value``, else 255.
 
     Raises:
         ConfigError: A model that is not made like that, or another format.
@@ -37,7 +38,7 @@ class Network(nn.Module):
 
     model: Any  # a module whose parts are known by their names alone
 
-    def __init__(self, model: nn.Module, *, image_format: str) -> None:
+    def __init__(self, model: nn.Module, *, image_format: str, ignore_index: int | None = None) -> None:
         super().__init__()
         if image_format not in {"RGB", "BGR"}:
             raise ConfigError(f"{image_format!r}", where="image_format", allowed="'RGB' or 'BGR'")
@@ -48,6 +49,8 @@ class Network(nn.Module):
             allowed = "a model for semantic segmentation: SemanticSegmentor, PanopticFPN, MaskFormer and their like"
             raise ConfigError(found, where="model", allowed=allowed)
         self.flipped = image_format == "BGR"
+        ignored = getattr(self.model.sem_seg_head, "ignore_value", 255) if ignore_index is None else ignore_index
+        self.ignore_index = int(ignored)
 
     @property
     def kind(self) -> Literal["logits", "queries"]:
@@ -63,11 +66,6 @@ class Network(nn.Module):
     def std(self) -> list[float]:
         """Likewise."""
         return self._channels("pixel_std")
-
-    @property
-    def ignore_index(self) -> int:
-        """Label that the head ignores."""
-        return int(getattr(self.model.sem_seg_head, "ignore_value", 255))
 
     def forward(self, images: Tensor) -> Any:
         """Return what the head says, at its own stride, or at the images' size if they had to be padded."""
@@ -117,10 +115,11 @@ class Network(nn.Module):
         )
 
     def _pad(self, images: list[Tensor]) -> Any:
+        if hasattr(self.model, "size_divisibility"):  # MaskFormer's own; it does not ask the backbone
+            return ImageList.from_tensors(images, self.model.size_divisibility)
         backbone = self.model.backbone
-        divisor = next((m.size_divisibility for m in (self.model, backbone) if hasattr(m, "size_divisibility")), 0)
-        constraints = getattr(backbone, "padding_constraints", None)
-        return ImageList.from_tensors(images, divisor, padding_constraints=constraints or None)
+        divisor, constraints = getattr(backbone, "size_divisibility", 0), getattr(backbone, "padding_constraints", None)
+        return ImageList.from_tensors(images, divisor, padding_constraints=constraints)
 
     def _channels(self, name: str) -> list[float]:
         values = [float(value) / 255 for value in getattr(self.model, name).flatten()]

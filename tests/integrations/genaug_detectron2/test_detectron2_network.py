@@ -86,6 +86,8 @@ def test_what_it_is_made_of(model):
     network = Network(model, image_format="BGR")
     assert (network.kind, network.ignore_index) == ("logits", 255)
     assert network.model is model
+    chosen = Network(model, image_format="BGR", ignore_index=7)
+    assert (chosen.prepare(entries((17, 20)), [])[0].labels == 7).all()
     assert len(list(network.parameters())) == len(list(model.parameters()))
 
 

@@ -16,7 +16,7 @@ from genaug_torch import OutputReader
 
 pytestmark = pytest.mark.usefixtures("toys")
 
-FAST = ["teacher.ema=0.9", "views.strong=builtin", "views.jitter=0", "views.gray=0", "labeler.threshold=0"]
+FAST = ["teacher.ema=0.9", "views.strong=none", "labeler.threshold=0"]
 SENSE = [*FAST, "labeler.image_gate=null", "supervised.burn_in=0"]
 POINTS = ["terms.0.set_loss.points=400"]
 RECIPES = {
