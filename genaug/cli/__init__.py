@@ -30,6 +30,7 @@ VERBS = {
         "Find the layers of the base model that matter for adapting (Gradient Probe).",
     ),
     "schema": ("genaug.cli.schema:command", "Print the JSON schema of recipes, for completion and checks in editors."),
+    "new-plugin": ("genaug.cli.new_plugin:command", "Make the package of a plugin of your own, tests included."),
     "plugins": ("genaug.cli.plugins:command", "List plugins, what they provide, and what is broken."),
     "doctor": ("genaug.cli.doctor:command", "Report versions, extras, disk space and settings of this machine."),
 }
