@@ -2,8 +2,8 @@
 
     python docs/figures/albumentations_transforms.py --out docs/how-to/figures
 
-A small U-Net is trained for a little while on a few rendered scenes; its entropy tells `PatchCutMix` where to paste. Other
-rendered scenes stand in for the images of a store.
+A small U-Net is trained for a little while on a few rendered scenes; its entropy tells `PatchCutMix` where to paste.
+Other rendered scenes stand in for the images of a store.
 """
 
 from __future__ import annotations
