@@ -14,11 +14,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-LEVELS = 64
+_LEVEL_BITS = 6
+LEVELS = 1 << _LEVEL_BITS
 PATCH = 64
 DISTANCES = (1, 2, 3, 4)
 #: Patches counted together; their bins are numbered in 16 bits, which makes 16 the most.
-_TOGETHER = 8
+_TOGETHER = 4
 
 Counts = NDArray[np.int64]
 
@@ -128,15 +129,18 @@ def patch_entropies(levels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDA
     """
     first, second = _codes(levels)
     by_offset, values = _shares()
-    shares, filled = [], []  # the number of every share but 0, by offset and then by patch; how many there are of each
+    shares, bins = [], []  # of every bin that is not empty, by offset: the number of its share, and which bin it is
     for offset, (often, table) in by_offset.items():
-        found = _count(first, second, offset)
-        bins = found.astype(bool)
-        shares += [table[found[bins]]] * often
-        filled += [bins.sum(1)] * often
+        found = _count(first, second, offset).ravel()
+        filled = np.flatnonzero(found.astype(bool))
+        shares += [table[found[filled]]] * often
+        bins += [filled] * often
     cells = np.concatenate(shares)
     width = int(cells.max()) + 1
-    cells += np.repeat(np.tile(np.arange(len(levels)) * width, len(shares)), np.concatenate(filled))
+    patch = np.concatenate(bins)
+    patch >>= 2 * _LEVEL_BITS  # a patch has LEVELS**2 bins
+    patch *= width
+    cells += patch
     histogram = np.bincount(cells, minlength=len(levels) * width).reshape(len(levels), width)
     joint = -(histogram[:, 1:] @ (values[1:width] * np.log2(values[1:width]))) / len(shares)
     total = len(shares) * LEVELS**2
