@@ -205,7 +205,7 @@ def _ready_recipe(name: str, registry: Registry, below: tuple[str, ...] = ()) ->
     package, _, inside = registry.recipe_path(name).partition(":")
     try:
         text = resources.files(package).joinpath(inside).read_text("utf-8")
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, TypeError, ValueError) as error:  # no such package, no package, no text
         raise PluginError(f"its file {package}:{inside} cannot be read: {error}", where=f"recipe {name}") from error
     data = parse(text, Path(inside).suffix, where=f"recipe {name}")
     parent = data.pop("extends", None)

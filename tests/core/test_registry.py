@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from genaug.config import read_recipe
 from genaug.errors import MissingDependencyError, PluginError, PluginWarning, UnknownComponentError
 from genaug.registry import GROUP, Registry, is_installed
 
@@ -90,6 +91,12 @@ def test_a_refused_plugin_leaves_no_hook_behind(install: Install, caplog: pytest
     seen: list[str] = []
     registry.stage_finished("generate", seen)  # type: ignore[arg-type]
     assert (seen, registry.names("filter"), caplog.records) == ([], [], [])
+
+
+def test_a_recipe_that_cannot_be_read_is_its_plugins_fault(install: Install) -> None:
+    install("flat-dist", {"flat_plugin": good("flat", "flat_plugin")}, {"flat": "flat_plugin"})  # a module, no package
+    with pytest.raises(PluginError, match=r"recipe flat-recipe: its file flat_plugin:recipe\.yaml cannot be read"):
+        read_recipe("flat-recipe", Registry(installed("flat-dist")))
 
 
 def test_strict_mode_stops_at_the_first_broken_plugin(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
