@@ -102,17 +102,18 @@ def undocumented(component: Component, registry: Registry) -> Iterator[str]:
         yield f"{where}: no summary"
     model = registry.config_model(component)
     if model is not None:
-        yield from _undescribed(model, where)
+        yield from undescribed(model, where)
 
 
-def _undescribed(model: type[BaseModel], where: str) -> Iterator[str]:
+def undescribed(model: type[BaseModel], where: str) -> Iterator[str]:
+    """Tell what of a model, and of the models within it, is not explained; lines begin with `where`."""
     if not (model.__doc__ or "").strip():
         yield f"{where}: {model.__name__} has no docstring"
     for name, field in model.model_fields.items():
         if not (field.description or "").strip():
             yield f"{where}: option {name} has no description"
         for inner in _models(field.annotation):
-            yield from _undescribed(inner, f"{where}.{name}")
+            yield from undescribed(inner, f"{where}.{name}")
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
