@@ -64,8 +64,8 @@ def test_without_it_there_is_nothing_of_ours(tmp_path: Path) -> None:
 
 def test_our_names_are_the_trees_from_another_folder(target: Path, tmp_path: Path) -> None:
     code = (
-        "import importlib, json, sys; "
-        f"print(json.dumps({{n: importlib.import_module(n).__file__ for n in {sorted(FOLDERS)}}}))"
+        "import importlib.util, json, sys; "
+        f"print(json.dumps({{n: importlib.util.find_spec(n).origin for n in {sorted(FOLDERS)}}}))"
     )
     result = run(target, tmp_path, code)
     assert result.returncode == 0, result.stderr

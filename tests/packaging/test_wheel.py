@@ -70,7 +70,8 @@ def test_every_package_of_the_tree_is_shipped(wheel: Path) -> None:
 
 
 def test_the_wheel_works_from_another_folder(site: Path, tmp_path: Path) -> None:
-    names = ", ".join(PACKAGES)
+    # detectron2 is not on the package index, and its integration imports nothing without it.
+    names = ", ".join(name for name in PACKAGES if name != "genaug_detectron2")
     result = run(site, tmp_path, f"import {names}; print(genaug.__file__); print(genaug_matchmask.__file__)")
     assert result.returncode == 0, result.stderr
     assert all(Path(line).is_relative_to(site) for line in result.stdout.splitlines())
