@@ -64,7 +64,7 @@ def test_every_package_of_the_tree_is_shipped(wheel: Path) -> None:
     shipped = set(zipfile.ZipFile(wheel).namelist())
     for folder in (ROOT / "genaug", *(ROOT / "plugins").iterdir(), *(ROOT / "integrations").iterdir()):
         for path in folder.rglob("*"):
-            if path.suffix in {".py", ".yaml", ".html", ".jinja", ".safetensors", ".json"}:
+            if path.suffix in {".py", ".yaml", ".jinja", ".j2", ".css", ".safetensors", ".json"}:
                 assert path.relative_to(folder.parent).as_posix() in shipped
     assert "genaug/py.typed" in shipped
 
