@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import sys
 from collections.abc import Iterator
 from importlib import resources
 from typing import Any
@@ -16,7 +17,7 @@ from genaug import hookspecs
 from genaug.cli import VERBS, group
 from genaug.component import KINDS, Component
 from genaug.config import RecipeConfig
-from genaug.registry import Registry
+from genaug.registry import Registry, is_installed
 from genaug.schema import recipe_schema
 from genaug.step_config import TermConfig
 
@@ -33,23 +34,15 @@ ABOUT = {
     "quickstart": "Demonstrations: `genaug quickstart --method NAME`.",
     "figures": "Sections of the quality report.",
 }
-#: Not on the package index, so the machine that builds the site need not have it.
-ABSENT = ["detectron2"]
-#: module -> what it is for; the pages show what the module calls public.
-MODULES = {
-    "genaug": "The core: data types, interfaces, recipes, stores.",
-    "genaug.errors": "Every error that genaug raises on purpose.",
-    "genaug.batch": "The batch of a training loop: torch tensors.",
-    "genaug.predictions": "What a segmenter predicted, with what the numbers mean.",
-    "genaug.mixture": "One description of which pixel comes from which sample.",
-    "genaug.schema": "The JSON schema of recipes.",
-    "genaug_torch": "Stores as datasets, mixed data, self-training in one step.",
-    "genaug_transformers": "Self-training in the transformers Trainer.",
-    "genaug_albumentations": "Transforms that draw from a store.",
-    "genaug_detectron2": "Stores as datasets, a mapper, self-training as a hook.",
-    "genaug.testing.filters": "Contracts that every filter has to pass, and data to test with.",
-    "genaug.testing.predictors": "The contract of predictors.",
-}
+#: The machine that builds the site need not have them.
+ABSENT = [name for name in ("detectron2", "pytest") if not is_installed(name)]
+#: Their public names are described.
+MODULES = [
+    "genaug",
+    *(f"genaug.{name}" for name in ("errors", "types", "batch", "predictions", "mixture", "schema")),
+    *(f"genaug_{host}" for host in ("torch", "transformers", "albumentations", "detectron2")),
+    "genaug.testing",
+]
 
 
 def pages() -> dict[str, str]:
@@ -68,8 +61,7 @@ def pages() -> dict[str, str]:
 
 def python_pages() -> dict[str, str]:
     """Return path in the site -> Markdown of the pages that Sphinx fills with docstrings."""
-    found = {f"reference/python-{module.replace('.', '-')}.md": (module, text) for module, text in MODULES.items()}
-    return {path: _module(module, text) for path, (module, text) in found.items()}
+    return {f"reference/python-{module.replace('.', '-')}.md": _module(module) for module in MODULES}
 
 
 def _recipe() -> str:
@@ -141,9 +133,10 @@ def _hooks() -> str:
     return "\n".join(lines)
 
 
-def _module(module: str, about: str) -> str:
-    lines = [f"# {module}\n", f"{about}\n"]
-    return "\n".join([*lines, *(_directive(*item) for item in public(module))])
+def _module(module: str) -> str:
+    entries = [_directive(*item) for item in public(module)]
+    about = inspect.getdoc(sys.modules[module]) or ""
+    return "\n".join([f"# {module}\n", f"{escaped(about.partition('.')[0])}.\n", *entries])
 
 
 def public(module: str) -> Iterator[tuple[str, str]]:
