@@ -2,7 +2,8 @@
 
 * ``python``: executed; the blocks of a page share their names.
 * ``bash``: executed by bash with ``-e``; lines that start with ``make``, ``pip install`` are set-up commands, which
-  other checks run for real: here ``make -n`` shows that the target exists.
+  other checks run for real: here ``make -n`` shows that the target exists. ``python -m pip install`` of a folder is
+  run, without network, into a folder of the page's own.
 * ``yaml``: a whole recipe; validated. ``text``, ``console`` and ``json`` show output.
 """
 
@@ -34,6 +35,12 @@ def run_bash(code: str, folder: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(folder / ".site"),
+        "PIP_TARGET": str(folder / ".site"),
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads this one the other way round: no isolation
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
     lines = code.splitlines()
     for line in [x for x in lines if x.startswith("make ")]:
