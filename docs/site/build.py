@@ -58,7 +58,7 @@ def build(out: Path) -> int:
     shutil.rmtree(pages_folder, ignore_errors=True)
     pages_folder.mkdir(parents=True)
     stage(pages_folder)
-    options = ["-W", "--keep-going", "-q", "-b", "html", "-c", str(DOCS / "site"), "-d", str(out / "doctrees")]
+    options = ["-W", "--keep-going", "-q", "-E", "-b", "html", "-c", str(DOCS / "site"), "-d", str(out / "doctrees")]
     return build_main([*options, str(pages_folder), str(out / "html")])
 
 

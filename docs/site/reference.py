@@ -13,6 +13,7 @@ from typing import Any
 import click
 from options import escaped, table
 
+import genaug
 from genaug import hookspecs
 from genaug.cli import VERBS, group
 from genaug.component import KINDS, Component
@@ -39,7 +40,8 @@ ABSENT = [name for name in ("detectron2", "pytest") if not is_installed(name)]
 #: Their public names are described.
 MODULES = [
     "genaug",
-    *(f"genaug.{name}" for name in ("errors", "types", "batch", "predictions", "mixture", "schema")),
+    *(f"genaug.{name}" for name in ("store", "engine", "report", "schema")),
+    *(f"genaug.{name}" for name in ("errors", "types", "batch", "predictions", "mixture")),
     *(f"genaug_{host}" for host in ("torch", "transformers", "albumentations", "detectron2")),
     "genaug.testing",
 ]
@@ -146,9 +148,10 @@ def public(module: str) -> Iterator[tuple[str, str]]:
     with mock(ABSENT):
         loaded = importlib.import_module(module)
     own = [name for name, value in vars(loaded).items() if getattr(value, "__module__", None) == module]
+    known = () if module == "genaug" else genaug.__all__  # described there, and once is enough
     for name in getattr(loaded, "__all__", own):
         value = getattr(loaded, name)
-        if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)):
+        if name[0] != "_" and name not in known and (inspect.isclass(value) or inspect.isfunction(value)):
             yield _kind(value), f"{module}.{name}"
 
 
