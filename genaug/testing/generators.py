@@ -30,6 +30,8 @@ class GeneratorContract(ABC):
     labels = LABELS
     #: ``(height, width)`` of the conditions; give other sizes if it accepts few.
     sizes: tuple[tuple[int, int], ...] = ((24, 32), (17, 23))
+    #: Draws for each condition.
+    count = 2
     #: Grey levels by which an image may differ when it is made in a batch of another size, which rounds differently.
     tolerance = 1
 
@@ -52,8 +54,8 @@ class GeneratorContract(ABC):
         return generator
 
     def draws(self, size: tuple[int, int]) -> list[Draw]:
-        """Return two draws for each of `conditions`."""
-        return [Draw(c, k, Rng(3).child(c.id, k).integer()) for c in self.conditions(size) for k in range(2)]
+        """Return `count` draws for each of `conditions`."""
+        return [Draw(c, k, Rng(3).child(c.id, k).integer()) for c in self.conditions(size) for k in range(self.count)]
 
     def generate(self, generator: Generator, draws: Sequence[Draw]) -> list[Result]:
         """Ask for all `draws` in batches as large as the generator takes, as the engine does."""

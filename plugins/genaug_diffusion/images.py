@@ -49,5 +49,5 @@ def to_model_range(images: torch.Tensor) -> torch.Tensor:
 
 def resize_mask(mask: Mask, size: tuple[int, int]) -> torch.Tensor:
     """Resize uint8 ``[H, W]`` to ``size`` by nearest neighbour."""
-    tensor = torch.from_numpy(mask)
+    tensor = torch.from_numpy(np.array(mask))  # a copy: torch warns of arrays that cannot be written
     return tensor if mask.shape == size else F.interpolate(tensor[None, None], size, mode="nearest")[0, 0]

@@ -95,7 +95,7 @@ class LayoutConditioner:
         rows: list[int] = []
         for i, (mask, prompt) in enumerate(zip(masks, prompts, strict=True)):
             if not (i and mask is masks[i - 1]):
-                labels = torch.from_numpy(mask) if self.options.mask_downsample == "any" else resize_mask(mask, size)
+                labels = resize_mask(mask, mask.shape if self.options.mask_downsample == "any" else size)
                 built.append(
                     layout_masks(
                         labels[None].to(device),

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from genaug import LabelSpace, Registry, Rng, Sample
 from genaug.errors import ConfigError, SampleError
+from genaug.testing import GeneratorContract
 from genaug.types import Draw, Refused
 from genaug_diffusion.base import vae_factor
 from genaug_diffusion.images import generation_size
@@ -57,24 +58,16 @@ def difference(a: Sample | Refused, b: Sample | Refused) -> int:
     return int(np.abs(a.image.astype(int) - b.image.astype(int)).max())
 
 
-def test_an_image_depends_on_its_seed_and_mask_alone(make, samples) -> None:
-    generator = make()
-    draws = draws_of(samples[:2], 2)
-    together = generator.generate(draws, ignore_index=255)
-    assert [s.id for s in together] == ["s0_0", "s0_1", "s1_0", "s1_1"]
-    backwards = generator.generate(draws[::-1], ignore_index=255)[::-1]
-    for draw, sample, other in zip(draws, together, backwards, strict=True):
-        alone = generator.generate([draw], ignore_index=255)[0]
-        assert difference(sample, alone) <= 1  # one grey level: a batch of another size rounds differently
-        assert difference(sample, other) <= 1
-    assert difference(together[0], together[1]) > 20
-    assert all(
-        np.array_equal(a.image, b.image)
-        for a, b in zip(together, generator.generate(draws, ignore_index=255), strict=True)
-    )
-    torch.rand(5)
-    other_seed = generator.generate([Draw(samples[0], 0, 1)], ignore_index=255)[0]
-    assert difference(other_seed, together[0]) > 20
+class TestMatchMaskContract(GeneratorContract):
+    labels = LABELS
+    sizes = ((64, 80), (37, 61))
+
+    @pytest.fixture(autouse=True)
+    def _make(self, make) -> None:
+        self.make = make
+
+    def make_generator(self) -> MatchMaskGenerator:
+        return self.make()
 
 
 def test_the_mask_decides_the_image(make, samples) -> None:

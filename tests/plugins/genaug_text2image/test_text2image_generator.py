@@ -9,6 +9,7 @@ import pytest
 
 from genaug.errors import ConfigError, MissingDependencyError, SampleError
 from genaug.registry import is_installed
+from genaug.testing import GeneratorContract
 from genaug.types import Draw, Prompt, Refused, Sample
 from genaug_text2image.config import Text2ImageOptions
 from genaug_text2image.generator import Text2Image
@@ -53,6 +54,20 @@ def test_an_image_depends_on_its_seed_and_prompt_and_not_on_the_batch(make, base
     assert not np.array_equal(other_words.image, together[0].image)
     assert together[0].meta["prompt"] == "a road, a car"
     assert together[0].meta["condition"] == {"file_name": "a.png"}
+
+
+class TestText2ImageContract(GeneratorContract):
+    sizes = ((32, 48), (30, 41))
+
+    @pytest.fixture(autouse=True)
+    def _make(self, make, labels) -> None:
+        self.make, self.labels = make, labels
+
+    def make_generator(self) -> Text2Image:
+        return self.make("sd")
+
+    def conditions(self, size: tuple[int, int]) -> list[Sample]:
+        return [draw(name, 0, text=text, size=size).condition for name, text in (("a", "a road"), ("b", "a tree"))]
 
 
 def test_images_are_sampled_at_allowed_sizes_and_resized_to_the_one_asked_for(make) -> None:
