@@ -78,7 +78,7 @@ def command(name: str, kind: str, output: Path | None, dry_run: bool, as_json: b
     if dry_run:
         click.echo("Nothing was written.", err=True)
     else:
-        click.echo(f'Next: pip install -e "{folder}[test]" && pytest {folder}', err=True)
+        click.echo(f'Next: pip install -e "{folder}[test]" && pytest "{folder}"', err=True)
 
 
 def _refuse_name(name: str) -> None:

@@ -20,8 +20,7 @@ from genaug.registry import GROUP, Registry, is_installed
 
 #: What may not be imported before a component is used.
 HEAVY = frozenset(
-    {"accelerate", "albumentations", "cv2", "diffusers", "matplotlib", "ot", "peft", "tensorflow", "torch"}
-    | {"torchvision", "transformers"}
+    "accelerate albumentations cv2 diffusers matplotlib ot peft tensorflow torch torchvision transformers".split()  # noqa: SIM905
 )
 INTERFACES = {"generator": Generator, "filter": Filter, "labeler": PseudoLabeler, "mixer": Mixer}
 
