@@ -36,8 +36,6 @@ def failing(contract: Any) -> set[str]:
 
 # ---------------------------------------------------------------------------- generators
 
-Draws = Any
-
 
 class Painter(Generator):
     """Sound: noise of the seed's own. Its faults are other methods `_one`."""
@@ -52,7 +50,7 @@ class Painter(Generator):
         image = numbers.integers(0, 255, (*draw.condition.size, 3)).astype(np.uint8)
         return Sample(draw.key, image, draw.condition.mask.copy())
 
-    def _generate(self, draws: Draws) -> Any:
+    def _generate(self, draws: Any) -> Any:
         self.made += 1
         return [self.one(self, draw) for draw in draws]
 
@@ -143,7 +141,7 @@ def refuses_padding(good: PseudoTargets, predictions: Any, valid: Any) -> Pseudo
     return good
 
 
-class OneByOne(Hard):
+class HalfSeen(Hard):
     """Asks the teacher about half of the image."""
 
     def predict(self, teacher: Any, images: Any) -> Any:
@@ -168,7 +166,7 @@ class OneByOne(Hard):
         (lambda: Hard(lambda g, p, v: replace(g, soft=SoftTargets(p.values.masked_fill(g.hard.unsqueeze(1) < 255,
                                                                                        -torch.inf), torch.zeros(5)))),
          {"targets_are_classes_and_weights_are_finite"}),
-        (OneByOne, {"the_teacher_is_asked_for_predictions_of_the_images_size"}),
+        (HalfSeen, {"the_teacher_is_asked_for_predictions_of_the_images_size"}),
     ],
 )  # fmt: skip
 def test_faulty_labelers(make: Callable[[], PseudoLabeler], caught: set[str]) -> None:
