@@ -1,4 +1,7 @@
-"""Run by test_step_distributed.py under torchrun: two steps of one recipe on this process's share of a fixed batch."""
+"""Run by test_step_distributed.py under torchrun: two steps of each recipe on this process's share of a fixed batch.
+
+Arguments: the file to write; JSON of names -> recipe and kind of labels, ``masks`` or ``scribbles``.
+"""
 
 import json
 import os
@@ -52,9 +55,9 @@ def sureness(seen):
     return seen.predictions.entropy().mean()
 
 
-def take_steps():
+def take_steps(recipe, kind):
+    """Return gradients, teacher and the kept images of all processes after two steps."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    torch.set_default_dtype(torch.float64)
     generator = torch.Generator().manual_seed(0)
     images, unlabelled = (torch.rand(5, 3, 8, 8, generator=generator) for _ in range(2))
     unlabelled = unlabelled * 0.5
@@ -62,12 +65,11 @@ def take_steps():
     labels = torch.randint(K, (5, 8, 8), generator=generator)
     labels[3:, :4] = 255
     more = {}
-    if sys.argv[3] == "scribbles":
+    if kind == "scribbles":
         labels[:, :, :6] = labels[:, 1:] = 255  # two pixels of each image
         labels[1:] = 255  # and of the first image only: of the first process
         more["regularizers"] = {"smooth": (2.0, smoothness), "sure": sureness}
     own, other = SHARES[world][rank]
-    recipe = json.loads(sys.argv[2])
     queries = recipe.get("supervised", {}).get("loss") == "set"
     student = DistributedDataParallel(QueryStudent() if queries else Student())
     optimizer = torch.optim.SGD(student.parameters(), lr=1e-3)
@@ -84,15 +86,17 @@ def take_steps():
     confidence = step.read(step.teacher(unlabelled[other]), (8, 8)).confidence()[0].amax((1, 2)) >= 0.9
     kept = [None] * world
     dist.all_gather_object(kept, confidence.tolist())
-    if rank == 0:
-        gradients = [p.grad for p in student.parameters()]
-        teacher = list(step.teacher.model.parameters())
-        torch.save({"gradients": gradients, "teacher": teacher, "kept": kept}, f"{sys.argv[1]}.pt")
+    gradients = [p.grad for p in student.parameters()]
+    teacher = list(step.teacher.model.parameters())
+    return {"gradients": gradients, "teacher": teacher, "kept": kept}
 
 
 def main():
     dist.init_process_group("gloo")
-    take_steps()
+    torch.set_default_dtype(torch.float64)
+    found = {name: take_steps(recipe, kind) for name, (recipe, kind) in json.loads(sys.argv[2]).items()}
+    if dist.get_rank() == 0:
+        torch.save(found, sys.argv[1])
     dist.barrier()
     # DDP keeps the group's gloo threads alive even after destroy_process_group (torch 2.13), and a thread that frees a
     # Python tensor while the interpreter shuts down aborts the process now and then. All is written: leave at once.
