@@ -1,4 +1,8 @@
-"""Run by test_step_distributed.py under torchrun: the buffers that the teachers of two processes label with."""
+"""Run by test_step_buffers.py under torchrun: the buffers that the teachers of two processes label with.
+
+Argument: the file to write. Found once with DistributedDataParallel's buffers ``shared``, once with each process's
+``own``.
+"""
 
 import os
 import sys
@@ -11,12 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from genaug_torch import SemiSupervisedStep
 
 
-def main():
-    dist.init_process_group("gloo")
+def take_steps(shared):
+    """Return the buffers that every process's teacher had at each of its calls, and the batch that the step records."""
     rank = dist.get_rank()
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1))
-    student = DistributedDataParallel(net, broadcast_buffers=sys.argv[2] == "shared")
+    student = DistributedDataParallel(net, broadcast_buffers=shared)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
     step = SemiSupervisedStep(student, "fixmatch", kind="logits", num_classes=3, overrides=["views.strong=builtin"])
     seen = []
@@ -33,8 +37,14 @@ def main():
         step.update()
     everybody = [None, None]
     dist.all_gather_object(everybody, seen)
-    if rank == 0:
-        torch.save({"seen": everybody, "batch": step.state_dict()["batch"]}, sys.argv[1])
+    return {"seen": everybody, "batch": step.state_dict()["batch"]}
+
+
+def main():
+    dist.init_process_group("gloo")
+    found = {"shared": take_steps(shared=True), "own": take_steps(shared=False)}
+    if dist.get_rank() == 0:
+        torch.save(found, sys.argv[1])
     dist.barrier()
     os._exit(0)  # as in distributed_step.py
 
