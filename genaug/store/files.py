@@ -150,7 +150,7 @@ def decode_png(data: bytes, mode: str, *, where: Path) -> np.ndarray:
     try:
         with PILImage.open(io.BytesIO(data)) as picture:
             found = picture.mode
-            array = np.asarray(picture).copy()
+            array = np.array(picture)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for broken PNGs
         raise StoreError(f"damaged PNG: {error}", where=str(where), hint=_REPAIR) from error
     if found != mode:
