@@ -167,24 +167,35 @@ class SyntheticMapper:
                     allowed=f"0 to {self.num_classes - 1}, or the ignore index {self.ignore_index}",
                     hint="See genaug_detectron2.check_dataset",
                 )
-        if file is not None and file not in self._looked:
+        if file is not None and file not in self._looked and self._reads_indices(str(file), mask):
             self._looked.add(file)
-            self._check_palette(str(file), mask)
 
-    def _check_palette(self, file: str, mask: Tensor) -> None:
-        """Refuse a mask whose file has a palette that does not hold the mask's values as indices."""
+    def _reads_indices(self, file: str, mask: Tensor) -> bool:
+        """Return True if this mask shows that the mapper reads the file's indices, False if it does not tell.
+
+        A file with a palette is safe if every index is as bright as itself. Otherwise a reader of brightness returns
+        other values, and these may happen to be valid classes, or the ignore index.
+
+        Raises:
+            SampleError: The mask holds the brightness of an index, or something that is no index.
+        """
         with PathManager.open(file, "rb") as opened, Image.open(opened) as image:
             if image.mode not in {"P", "PA"}:
-                return
-            indices = set(np.unique(np.asarray(image)).tolist())
-        lost = sorted(set(torch.unique(mask).tolist()) - indices - {self.ignore_index})
-        if lost:
+                return True
+            pixels, seen = np.asarray(image), np.asarray(image.convert("L"))
+        indices, first = np.unique(pixels if pixels.ndim == 2 else pixels[..., 0], return_index=True)  # PA has two
+        brightness = dict(zip(indices.tolist(), seen.ravel()[first].tolist(), strict=True))
+        found = set(torch.unique(mask).tolist())
+        read = found - set(brightness.values()) - {self.ignore_index}  # what no reader of brightness returns
+        wrong = read - set(brightness) or (set() if read else found & {v for i, v in brightness.items() if v != i})
+        if wrong:
             raise SampleError(
-                f"{what_mode('P')}: {lost[:8]} are not among its indices {sorted(indices)[:8]}",
+                f"{what_mode('P')}: {sorted(wrong)[:8]} need not be its indices {sorted(brightness)[:8]}",
                 where=f"mask {file}",
                 allowed="8-bit grey PNG of class indices",
                 hint="Convert it: Image.fromarray(np.array(Image.open(file))).save(new)",
             )
+        return bool(read) or all(i == v for i, v in brightness.items())
 
 
 def _same_classes(real: str, synthetic: str) -> None:

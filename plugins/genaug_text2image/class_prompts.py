@@ -113,7 +113,7 @@ class ClassPrompts(Source):
         if how.order == "random":
             classes = [classes[i] for i in draw.permutation(len(classes))]
         template = how.templates[int(draw.integers(len(how.templates)))]
-        text = template.format(classes=self.in_words(classes))
+        text = template.replace("{classes}", self.in_words(classes))
         meta = {"classes": classes, "mask": scenes.ids[start]}
         return Sample(f"{STEM}{number:06d}", prompt=Prompt(text, how.size or scenes.sizes[start]), meta=meta)
 

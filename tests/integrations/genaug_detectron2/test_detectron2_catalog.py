@@ -118,6 +118,28 @@ def test_a_palette_does_not_pass_the_mapper(palette, tmp_path):
         SyntheticMapper(inner, num_classes=150)(palette[0])
 
 
+@pytest.mark.parametrize("colors", [(0, 255), (1, 0), (0, 0)], ids=["becomes the ignore index", "swapped", "one class"])
+def test_brightnesses_that_are_classes_do_not_pass(tmp_path, colors):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[2:5] = 1
+    image = Image.fromarray(pixels).convert("P")
+    image.putpalette([value for color in (*colors, *[0] * 254) for value in [color] * 3])
+    image.save(tmp_path / "mask.png")
+    given = {"file_name": "image.png", "sem_seg_file_name": str(tmp_path / "mask.png")}
+
+    def mapper(convert):
+        def read(_):
+            with Image.open(tmp_path / "mask.png") as opened:
+                return {"sem_seg": torch.as_tensor(np.array(opened.convert("L") if convert else opened).astype("long"))}
+
+        return SyntheticMapper(read, num_classes=2)
+
+    with pytest.raises(ValueError, match=r"brightnesses: .* need not be its indices \[0, 1\]"):
+        mapper(convert=True)(given)
+    if colors == (0, 255):  # a 1 cannot be a brightness
+        assert mapper(convert=False)(given)["sem_seg"].unique().tolist() == [0, 1]
+
+
 def test_a_mapper_that_reads_indices_may_have_palettes(palette):
     def indices(entry):
         return {"sem_seg": torch.from_numpy(read(entry["sem_seg_file_name"])[1]).long()}
