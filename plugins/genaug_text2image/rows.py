@@ -21,11 +21,18 @@ class Row:
     text: str
     more: Mapping[str, Any]
 
+    @property
+    def sample_id(self) -> str:
+        """What the sample is called; endings such as ``_leftImg8bit`` belong to file names only."""
+        key = self.more.get("key")
+        return key if isinstance(key, str) and key else id_of(self.file_name)
+
 
 def read_rows(path: Path, *, growing: bool = False) -> dict[str, Row]:
     """Return sample id -> row, in the order of the file; blank lines do not count.
 
-    The id is the file name without folders and without the ending of a picture.
+    The id is the row's ``key``, which written captions have, else the file name without folders and without the ending
+    of a picture.
 
     Args:
         path: The file.
@@ -48,7 +55,7 @@ def read_rows(path: Path, *, growing: bool = False) -> dict[str, Row]:
         if not line.strip():
             continue
         row, problem = _row(line)
-        sample_id = "" if row is None else id_of(row.file_name)
+        sample_id = "" if row is None else row.sample_id
         if row is not None and sample_id in rows:
             if growing:
                 continue

@@ -164,3 +164,25 @@ def test_the_picture_and_the_instruction_decide(model) -> None:
 def test_models_that_cannot_be_used_are_named(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"conditions\.model: .* could not be loaded"):
         Captioner(CaptionOptions(model="no/such-model"))
+
+
+def test_captions_are_found_again_where_ids_are_not_file_names(tmp_path, monkeypatch) -> None:
+    for folder, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds")):
+        for city in ("aachen", "ulm"):
+            (tmp_path / folder / "train" / city).mkdir(parents=True)
+            picture = Image.new("RGB" if folder == "leftImg8bit" else "L", (32, 16))
+            picture.save(tmp_path / folder / "train" / city / f"{city}_000000_000019_{ending}.png")
+    asked = []
+    monkeypatch.setattr(Captioner, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(Captioner, "caption", lambda *_: asked.append(1) or f"street {len(asked)}")
+    project = {
+        "labels": "cityscapes19", "data": {"format": "cityscapes", "root": str(tmp_path), "ids": "trainIds"},
+        "conditions": {"format": "captions", "model": "some/model"},
+        "generator": {"use": "text2image", "base": "genaug-tiny"},
+    }  # fmt: skip
+    first, again = ({s.id: s.prompt.text for s in captions(project, tmp_path)} for _ in range(2))
+    assert again == first
+    assert sorted(first.values()) == ["street 1", "street 2"]
+    assert len(asked) == 2
+    listed = load_recipe({**project, "conditions": {"format": "prompts", "path": "captions.jsonl"}}, root=tmp_path)
+    assert {s.id: s.prompt.text for s in listed.conditions(listed.context())} == first

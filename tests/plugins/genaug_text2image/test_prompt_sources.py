@@ -88,11 +88,15 @@ def test_all_wrong_lines_are_listed(tmp_path) -> None:
 
 def test_a_prompt_names_the_classes_of_a_mask_readably(labels) -> None:
     options = ClassPromptsOptions(
-        dense=0, order="id", templates=("With {classes}.",), names={"tree": "many trees"}, min_share=0.3
+        dense=0, order="id", templates=("With {classes} {x}.",), names={"tree": "many trees"}, min_share=0.3
     )
     source = ClassPrompts(Masks([0, 1, 5], [7, 7, 5, 5, 1], [2, 255, 255, 255]), labels, options)
     texts = {s.meta["mask"]: s.prompt.text for s in source}
-    assert texts == {"m0": "With sky and traffic sign.", "m1": "With traffic sign and many trees.", "m2": "With road."}
+    assert texts == {  # braces of other kinds are the user's
+        "m0": "With sky and traffic sign {x}.",
+        "m1": "With traffic sign and many trees {x}.",
+        "m2": "With road {x}.",
+    }
     assert {s.meta["mask"]: s.size for s in source} == {"m0": (3, 13), "m1": (5, 15), "m2": (4, 14)}
     listed = ClassPromptsOptions(dense=0, order="id", templates=("{classes}",), separator=" ", last_separator=None)
     assert ClassPrompts(Masks([1, 2, 5, 7]), labels, listed).load("scene_000000").prompt.text == (
