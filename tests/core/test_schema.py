@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from importlib import resources
 from typing import Any
 
+import jsonschema
 import pytest
 
 from genaug import Component
@@ -16,8 +17,6 @@ from genaug.config import merge, parse
 from genaug.recipe import load_recipe
 from genaug.registry import Registry, default_registry
 from genaug.schema import recipe_schema
-
-jsonschema = pytest.importorskip("jsonschema")
 
 RECIPES = default_registry().names("recipe")
 

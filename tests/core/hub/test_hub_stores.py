@@ -110,7 +110,6 @@ print(json.dumps([[row["key"], row["kept"], digest(row["image"]), digest(row["ma
 
 def test_datasets_streams_it(published, store, tmp_path) -> None:
     """In a process of its own: the library keeps what it read of the environment."""
-    pytest.importorskip("datasets")
     environment = {**os.environ, **published.environment(tmp_path / "other")}
     shown = next(
         text for text in re.findall(r"^```text\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S) if "datasets" in text
