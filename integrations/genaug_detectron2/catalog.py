@@ -22,8 +22,13 @@ from genaug_torch.store_dataset import index_table, to_indices
 
 DatasetDict = dict[str, Any]
 
-#: Modes of files whose pixel values are what every mapper of detectron2 and Mask2Former reads.
-PLAIN_MODES = ("L", "I", "I;16", "1")
+#: PIL modes of files in which readers may find other values than the pixels': what ``DatasetMapper``, which reads every
+#: mask as 8-bit grey, makes of them.
+LOST = {
+    **dict.fromkeys(("P", "PA"), "has a palette, of which DatasetMapper reads brightnesses"),
+    **dict.fromkeys(("I", "I;16"), "has values above 255, which DatasetMapper reads as 255"),
+    "1": "is a 1-bit file, of which DatasetMapper reads 0 and 255",
+}
 #: Problems that an error lists before it only counts them.
 LISTED = 20
 
@@ -101,7 +106,8 @@ def _ignored(labels: LabelSpace) -> int:
 def check_dataset(name: str, *, num_classes: int | None = None, ignore_index: int | None = None) -> None:
     """Read every mask of a registered dataset and refuse what detectron2 would turn into other classes.
 
-    ``DatasetMapper`` reads masks as grey: of a palette PNG it gets brightnesses, not indices, and says nothing.
+    ``DatasetMapper`` reads masks as 8-bit grey: of a palette PNG it gets brightnesses, not indices, of a 1-bit file 0
+    and 255, of 16 bits nothing above 255, and it says nothing.
 
     Args:
         name: Of the dataset.
@@ -109,8 +115,8 @@ def check_dataset(name: str, *, num_classes: int | None = None, ignore_index: in
         ignore_index: By default the metadata's ``ignore_label``, else 255.
 
     Raises:
-        DataError: Masks with a palette or colours, of another size than their dictionary says, or with values that are
-            neither a class nor the ignore index; names the files.
+        DataError: Masks with a palette or colours, of 1 bit, of another size than their dictionary says, or with values
+            above 255 or that are neither a class nor the ignore index; names the files.
         ConfigError: The number of classes is not known.
     """
     metadata = MetadataCatalog.get(name)
@@ -135,16 +141,13 @@ def _problem(entry: Mapping[str, Any], num_classes: int, ignore_index: int) -> s
     if file is None:
         return f"{entry.get('file_name')}: no sem_seg_file_name"
     with PathManager.open(file, "rb") as opened, Image.open(opened) as image:
-        if image.mode not in PLAIN_MODES:
-            return f"{file}: {what_mode(image.mode)}"
-        mask = np.asarray(image)
+        mode, mask = image.mode, np.asarray(image)
+    if mode not in {"L", "I", "I;16"}:
+        return f"{file}: {LOST.get(mode, f'is of mode {mode}')}"
+    if mask.max() > 255:
+        return f"{file}: {LOST[mode]}"
     size = entry.get("height", mask.shape[0]), entry.get("width", mask.shape[1])
     if mask.shape != size:
         return f"{file}: {mask.shape[0]} x {mask.shape[1]} pixels instead of {size[0]} x {size[1]}"
     strange = sorted(set(np.unique(mask).tolist()) - set(range(num_classes)) - {ignore_index})
     return f"{file}: values {strange[:8]} are no class of 0 to {num_classes - 1}" if strange else None
-
-
-def what_mode(mode: str) -> str:
-    """Return in words what is wrong with masks of a PIL mode."""
-    return "has a palette, of which DatasetMapper reads brightnesses" if mode in {"P", "PA"} else f"is of mode {mode}"

@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 
 from genaug.errors import ConfigError, SampleError
 from genaug.rng import Rng
-from genaug_detectron2.catalog import DatasetDict, what_mode
+from genaug_detectron2.catalog import LOST, DatasetDict
 
 Mapper = Callable[[DatasetDict], Any]
 Match = Literal["any", "own"]
@@ -41,8 +41,9 @@ class SyntheticMapper:
     nothing tells a mapper its position: they depend on the seed, the process, the worker and its count of samples, are
     different in all workers, and repeat with the same number of workers.
 
-    Every mask that comes out is looked at: values that are no class are refused, and so are masks with a palette whose
-    indices the mapper has lost (``DatasetMapper`` reads brightnesses; Mask2Former's mappers read indices).
+    Every mask that comes out is looked at: values that are no class are refused, and so are masks with a palette, of
+    1 bit or with values above 255 whose indices the mapper has lost (``DatasetMapper`` reads brightnesses;
+    Mask2Former's mappers read indices).
 
     Args:
         mapper: The mapper to wrap, e.g. ``DatasetMapper`` or ``MaskFormerSemanticDatasetMapper``.
@@ -173,29 +174,31 @@ class SyntheticMapper:
     def _reads_indices(self, file: str, mask: Tensor) -> bool:
         """Return True if this mask shows that the mapper reads the file's indices, False if it does not tell.
 
-        A file with a palette is safe if every index is as bright as itself. Otherwise a reader of brightness returns
-        other values, and these may happen to be valid classes, or the ignore index.
+        A file is safe if every index is as bright as itself. Otherwise a reader of brightness returns other values, and
+        these may happen to be valid classes, or the ignore index.
 
         Raises:
             SampleError: The mask holds the brightness of an index, or something that is no index.
         """
         with PathManager.open(file, "rb") as opened, Image.open(opened) as image:
-            if image.mode not in {"P", "PA"}:
+            if image.mode not in LOST:
                 return True
-            pixels, seen = np.asarray(image), np.asarray(image.convert("L"))
+            mode, pixels, seen = image.mode, np.asarray(image), np.asarray(image.convert("L"))
         indices, first = np.unique(pixels if pixels.ndim == 2 else pixels[..., 0], return_index=True)  # PA has two
-        brightness = dict(zip(indices.tolist(), seen.ravel()[first].tolist(), strict=True))
+        brightness = dict(zip(indices.astype(int).tolist(), seen.ravel()[first].tolist(), strict=True))
+        if all(i == v for i, v in brightness.items()):
+            return True
         found = set(torch.unique(mask).tolist())
         read = found - set(brightness.values()) - {self.ignore_index}  # what no reader of brightness returns
         wrong = read - set(brightness) or (set() if read else found & {v for i, v in brightness.items() if v != i})
         if wrong:
             raise SampleError(
-                f"{what_mode('P')}: {sorted(wrong)[:8]} need not be its indices {sorted(brightness)[:8]}",
+                f"{LOST[mode]}: {sorted(wrong)[:8]} need not be its indices {sorted(brightness)[:8]}",
                 where=f"mask {file}",
                 allowed="8-bit grey PNG of class indices",
                 hint="Convert it: Image.fromarray(np.array(Image.open(file))).save(new)",
             )
-        return bool(read) or all(i == v for i, v in brightness.items())
+        return bool(read)
 
 
 def _same_classes(real: str, synthetic: str) -> None:

@@ -140,6 +140,42 @@ def test_brightnesses_that_are_classes_do_not_pass(tmp_path, colors):
         assert mapper(convert=False)(given)["sem_seg"].unique().tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "found"),
+    [(bool, 1, "1-bit"), (np.uint16, 256, "above 255"), (np.uint16, 65535, "above 255"), (np.int32, 300, "above 255")],
+    ids=["1 bit", "16 bits", "16 bits, all set", "32 bits"],
+)
+def test_values_that_grey_cannot_hold_do_not_pass(tmp_path, dtype, value, found):
+    pixels = np.zeros((8, 8), dtype)
+    pixels[2:5] = value
+    file = tmp_path / ("mask.tif" if dtype is np.int32 else "mask.png")
+    Image.fromarray(pixels).save(file)
+    name = f"{np.dtype(dtype)}-{value}"
+    register(name, [{"file_name": str(tmp_path / "image.png"), "sem_seg_file_name": str(file)}])
+    for ignored in (255, value):  # whichever number the user calls the ignore index
+        with pytest.raises(DataError, match=rf"mask\....: .*{found}.*DatasetMapper reads"):
+            check_dataset(name, num_classes=2, ignore_index=ignored)
+    with Image.open(file) as opened:
+        grey, plain = (torch.as_tensor(np.array(i).astype("long")) for i in (opened.convert("L"), opened))
+    assert set(grey.unique().tolist()) == {0, 255}
+    given = DatasetCatalog.get(name)[0]
+    with pytest.raises(ValueError, match=rf"{found}.*: \[255\] need not be its indices \[0, {value}\]"):
+        SyntheticMapper(lambda _: {"sem_seg": grey}, num_classes=2)(given)
+    read = SyntheticMapper(lambda _: {"sem_seg": plain}, num_classes=2, ignore_index=value)(given)
+    assert read["sem_seg"].unique().tolist() == [0, value]
+
+
+def test_16_bits_of_small_values_pass(tmp_path):
+    pixels = np.zeros((8, 8), np.uint16)
+    pixels[2:5], pixels[5] = 1, 255
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    dicts = [{"file_name": str(tmp_path / "image.png"), "sem_seg_file_name": str(tmp_path / "mask.png")}]
+    register("16 small bits", dicts)
+    check_dataset("16 small bits", num_classes=2)
+    mask = torch.as_tensor(pixels.astype("long"))
+    assert SyntheticMapper(lambda _: {"sem_seg": mask}, num_classes=2)(dicts[0])["sem_seg"] is mask
+
+
 def test_a_mapper_that_reads_indices_may_have_palettes(palette):
     def indices(entry):
         return {"sem_seg": torch.from_numpy(read(entry["sem_seg_file_name"])[1]).long()}
