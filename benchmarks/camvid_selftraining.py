@@ -16,7 +16,7 @@ import torch
 from camvid_data import CLASSES, blocks, read, split
 from camvid_matchmask import reduced
 from harness import Row, emit, parser
-from selftraining import ARMS, rows_of, train
+from selftraining import ARMS, CEILING, arm, rows_of, train
 
 #: Merged into every arm's recipe; the weight of the labelled loss stays the recipe's own.
 OHEM = {"supervised": {"loss": "ohem", "ohem_threshold": 0.7, "ohem_min_kept": 10_000}}
@@ -33,7 +33,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=1200)
     arguments.add_argument("--batch", type=int, default=8, help="labelled images a step; as many unlabelled ones")
     arguments.add_argument("--size", type=int, nargs=2, default=[90, 120], metavar=("H", "W"))
-    arguments.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    arguments.add_argument("--arms", nargs="+", default=[*ARMS, CEILING], choices=[*ARMS, CEILING])
     arguments.add_argument("--threads", type=int, default=1)
     options = arguments.parse_args()
     if "supervised" not in options.arms:
@@ -53,13 +53,14 @@ def main() -> None:
                 others = [s for s in frames.stems if s not in near | held_out | set(stems)]
                 some, rest = frames.pick(stems), frames.pick(others)
                 labelled = reduced((some.images, some.masks), options.size)
-                unlabelled, _ = reduced((rest.images, rest.masks), options.size)
+                unknown = reduced((rest.images, rest.masks), options.size)
                 for name in options.arms:
                     setting = f"{options.steps}x{options.batch}-{options.size[0]}x{options.size[1]}"
                     folder = options.work / setting / share / model / f"seed{seed}" / name.replace(" ", "-")
                     lr = 4e-3 if model == "unet" else 6e-4
+                    recipe, known = arm(name, labelled, unknown)
                     result = train(
-                        {**ARMS[name], **OHEM}, labelled, unlabelled, measured, folder, classes=CLASSES, model=model,
+                        {**recipe, **OHEM}, known, unknown[0], measured, folder, classes=CLASSES, model=model,
                         steps=options.steps, batch=options.batch, lr=lr, seed=seed,
                     )  # fmt: skip
                     results[name].append(result)

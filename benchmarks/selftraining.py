@@ -76,6 +76,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     },
     "sense, no transport": {"extends": "sense", "labeler": {"use": "threshold", "threshold": 0.95, "target": "soft"}},
 }
+#: Supervised training with the labels of every image: what perfect pseudo-labels could give in as many steps.
+CEILING = "ceiling: every label"
 
 
 class Float32(nn.Module):
@@ -111,6 +113,13 @@ def scaled(recipe: dict[str, Any], steps: int) -> dict[str, Any]:
     if recipe["extends"] != "pseudo-label":
         settings["teacher"] = {"ema": round(max(0.0, 1 - 20 / steps), 4)}
     return merge(recipe, settings)
+
+
+def arm(name: str, labelled: Arrays, others: Arrays) -> tuple[dict[str, Any], Arrays]:
+    """Return an arm's recipe and its labelled images: for the ceiling, all there are."""
+    if name != CEILING:
+        return (ARMS | ABLATIONS)[name], labelled
+    return ARMS["supervised"], (np.concatenate([labelled[0], others[0]]), np.concatenate([labelled[1], others[1]]))
 
 
 def train(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from harness import emit, parser
-from selftraining import ABLATIONS, ARMS, rows_of, train
+from selftraining import ABLATIONS, ARMS, CEILING, arm, rows_of, train
 
 from genaug_tiny.experiment import TEST_SEEDS, labelled_seeds
 from genaug_tiny.scenes import CLASSES, render_scenes
@@ -20,14 +20,14 @@ UNLABELLED = range(600_000, 700_000)
 
 def main() -> None:
     """Train every arm of every seed that is not done yet, then write the table."""
-    arms = ARMS | ABLATIONS
+    arms = [*ARMS, *ABLATIONS, CEILING]
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--work", type=Path, default=Path("runs/tiny_selftraining"))
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--scenes", type=int, default=20)
     arguments.add_argument("--steps", type=int, default=400)
     arguments.add_argument("--batch", type=int, default=8)
-    arguments.add_argument("--arms", nargs="+", default=list(arms), choices=list(arms))
+    arguments.add_argument("--arms", nargs="+", default=arms, choices=arms)
     arguments.add_argument("--only", type=int, nargs="+", help="run these seeds and stop, e.g. in a second process")
     arguments.add_argument("--threads", type=int, default=1)
     options = arguments.parse_args()
@@ -38,11 +38,12 @@ def main() -> None:
     results: dict[str, list[dict[str, object]]] = {name: [] for name in options.arms}
     for seed in options.only or range(options.seeds):
         labelled = render_scenes(labelled_seeds(options.scenes, seed))
-        unlabelled, _ = render_scenes(UNLABELLED[400 * seed : 400 * (seed + 1)])
+        others = render_scenes(UNLABELLED[400 * seed : 400 * (seed + 1)])
         for name in options.arms:
             folder = options.work / f"{options.steps}x{options.batch}" / f"seed{seed}" / name.replace(" ", "-")
+            recipe, known = arm(name, labelled, others)
             result = train(
-                arms[name], labelled, unlabelled, test, folder, classes=len(CLASSES), model="unet",
+                recipe, known, others[0], test, folder, classes=len(CLASSES), model="unet",
                 steps=options.steps, batch=options.batch, lr=4e-3, seed=seed,
             )  # fmt: skip
             results[name].append(result)
