@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("genaug")
 
+#: Where files arrive in a folder that is there already.
+_UNFINISHED = ".genaug-partial"
+
 
 def pull(
     repo: str,
@@ -37,7 +40,8 @@ def pull(
     """Fetch an adapter or a store into a folder of its own.
 
     Files arrive in ``<folder>.partial``, one after the other and never whole in memory; the folder appears when all of
-    them are there and were checked. A call that was interrupted goes on with what is missing.
+    them are there and were checked. A folder that is there already, and empty, is filled then. A call that was
+    interrupted goes on with what is missing.
 
     Args:
         repo: ``org/name``, ``org/name@revision``, ``datasets/org/name``; ``hf-hub:`` before it is fine. Without
@@ -60,7 +64,7 @@ def pull(
     if is_offline():
         raise HubError("HF_HUB_OFFLINE keeps genaug from asking the Hub", where=str(ref), hint="Unset it")
     api = make_client(token)
-    listing = _find(api, ref, explicit="datasets/" in repo)
+    listing = _find(api, ref, explicit=ref.type == "dataset")
     ref, wanted = listing.ref, listing.wanted(max_bytes)
     names = {file.path for file in wanted}
     if not names & {CONFIG, DATASET}:
@@ -199,15 +203,33 @@ def _is_there(target: Path, wanted: Sequence[RemoteFile]) -> bool:
     Raises:
         ConfigError: It holds something else.
     """
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    if target.is_symlink() and not target.exists():
+        raise ConfigError("a link that leads nowhere", where=str(target), hint="Remove it, or name another folder")
+    if not target.exists():
         return False
-    if target.is_dir() and all((target / f.path).is_file() and f.holds(target / f.path) for f in wanted):
-        return True
+    present = {path for path in target.iterdir() if path.name != _UNFINISHED} if target.is_dir() else {target}
+    if not present:
+        return False
+    if target.is_dir():
+        missing = [f for f in wanted if not ((target / f.path).is_file() and f.holds(target / f.path))]
+        if not missing:
+            return True
+        if (target / _UNFINISHED).is_dir() and _files_in(present) <= {target / f.path for f in wanted} - {
+            target / f.path for f in missing
+        }:
+            return False  # an earlier call was cut while it moved its files here
     raise ConfigError("the folder holds something else", where=str(target), hint="Name another folder, or empty it")
 
 
+def _files_in(paths: Iterable[Path]) -> set[Path]:
+    """Return the files among `paths` and in the folders among them."""
+    return {file for path in paths for file in (path, *path.rglob("*")) if not file.is_dir()}
+
+
 def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Path) -> None:
-    partial = target.with_name(f"{target.name}.partial")
+    """Download beside a folder that is not there yet; inside one that is, since it may be a mount or where one stands."""
+    target = target.absolute()
+    partial = target / _UNFINISHED if target.is_dir() else target.with_name(f"{target.name}.partial")
     for path in (partial, *partial.rglob("*")):
         if path.is_symlink():
             raise ConfigError("a link, which may lead anywhere", where=str(path), hint="Remove it")
@@ -224,6 +246,17 @@ def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Pa
         shutil.rmtree(partial, ignore_errors=True)  # refused: nothing of it stays
         raise
     with system_errors("write", target):
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
+        if partial.parent == target:
+            _move_up(partial, target)
+        else:
+            partial.rename(target)
+
+
+def _move_up(partial: Path, target: Path) -> None:
+    """Move all files of a folder into the one above it; a call that was cut may have moved some."""
+    for path in sorted(partial.rglob("*")):
+        if path.is_file():
+            place = target / path.relative_to(partial)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+    shutil.rmtree(partial)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from hub_folders import tree, write_adapter
-from loopback import TOKENS
+from loopback import TOKENS, Entry
 
 from genaug import LabelSpace, Registry
-from genaug.errors import ConfigError
+from genaug.errors import AdapterError, ConfigError
 from genaug.hub.errors import HubError, NotOnHubError
 from genaug.hub.pull import cached, fetch, pull
 from genaug.hub.push import push
@@ -85,6 +85,66 @@ def test_pull_brings_what_was_pushed(published, adapter, tmp_path) -> None:
     with pytest.raises(ConfigError, match="the folder holds something else"):
         pull("me/scenes", tmp_path / "here")
     assert (tmp_path / "here/README.md").read_text() == "mine"
+
+
+def test_pull_into_the_current_folder(published, tmp_path, monkeypatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    inode = Path.cwd().stat().st_ino
+    report = pull("me/scenes", ".")
+    assert Path.cwd().stat().st_ino == inode  # the shell's own folder, not another of its name
+    assert sorted(tree(Path())) == sorted(f["path"] for f in report["files"])
+    assert not Path(".genaug-partial").exists()
+    assert pull("me/scenes", ".")["unchanged"]
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_a_folder_that_was_cut_while_it_was_filled_is_filled_again(published, tmp_path, monkeypatch) -> None:
+    (tmp_path / "here").mkdir()
+    move, moved = Path.replace, []
+
+    def cut(path: Path, place: Path) -> None:
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        moved.append(move(path, place))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cut)
+        with pytest.raises(KeyboardInterrupt):
+            pull("me/scenes", tmp_path / "here")
+    files = {f["path"] for f in pull("me/scenes", tmp_path / "here")["files"]}
+    assert set(tree(tmp_path / "here")) == files
+    (tmp_path / "here/.genaug-partial").mkdir()
+    (tmp_path / "here/README.md").write_text("mine")
+    with pytest.raises(ConfigError, match="the folder holds something else"):
+        pull("me/scenes", tmp_path / "here")
+    assert (tmp_path / "here/README.md").read_text() == "mine"
+
+
+def test_what_was_refused_leaves_an_empty_folder_empty(published, tmp_path) -> None:
+    repo = published.repos["model", "me/scenes"]
+    repo.commit({**repo.files, "genaug_config.json": Entry(b"[]", large=False)})
+    (tmp_path / "here").mkdir()
+    with pytest.raises(AdapterError):
+        pull("me/scenes", tmp_path / "here")
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_links_as_folders(published, tmp_path) -> None:
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="gone: a link that leads nowhere"):
+        pull("me/scenes", tmp_path / "gone")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    pull("me/scenes", tmp_path / "link")
+    assert (tmp_path / "real/README.md").is_file()
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_an_organisation_called_like_the_prefix_of_datasets(hub, adapter, tmp_path) -> None:
+    push(adapter, "me/scenes", license="mit")
+    hub.put("mydatasets/scenes", dict(hub.repos["model", "me/scenes"].files), kind="dataset")
+    assert pull("mydatasets/scenes", tmp_path / "here", dry_run=True)["type"] == "dataset"
 
 
 def test_revisions(published, adapter, tmp_path) -> None:
