@@ -20,6 +20,7 @@ from genaug.step_config import SupervisedConfig, TeacherConfig, TermConfig, View
 
 if TYPE_CHECKING:
     from genaug.models import ModelCheck
+    from genaug.types import SamplePart
 
 
 class Options(BaseModel):
@@ -37,6 +38,41 @@ class Options(BaseModel):
         Sources then tell of such ids in a note; by default they are a problem.
         """
         return False
+
+    @property
+    def condition_needs(self) -> Mapping[SamplePart, str]:
+        """What a generator needs of its conditions: ``image``, ``mask`` or ``prompt``, each with what to do without it.
+
+        ``genaug check``, dry runs and runs refuse conditions that lack it before anything heavy starts. By default
+        nothing is said, and so nothing checked.
+
+        Example:
+            @property
+            def condition_needs(self):
+                return {"prompt": "Name a source of prompts as 'conditions'"}
+        """
+        return {}
+
+    @property
+    def data_needs(self) -> Mapping[SamplePart, str]:
+        """What a generator or filter must find in the labelled samples, which it learns from or compares with.
+
+        Of the form and use of `condition_needs`.
+        """
+        return {}
+
+    @property
+    def makes_masks(self) -> bool:
+        """Whether a generator labels its images where their conditions have no masks."""
+        return False
+
+    @property
+    def judges_unlabeled(self) -> bool | None:
+        """`Filter.judges_unlabeled` of a filter with these options; None leaves it to the filter, which runs ask.
+
+        ``genaug check`` imports no filter, so it knows only what is said here.
+        """
+        return None
 
     def check_models(self, look: ModelCheck) -> None:
         """Report on models that these options name (a folder, a file, a Hub id): what is missing or no such model.

@@ -173,7 +173,8 @@ class Generator(ABC):
 class Filter(ABC):
     """Judges all samples made from one condition together. Subclasses implement `_judge`."""
 
-    #: Whether it can judge samples that have no mask, as those made from prompts.
+    #: Whether it can judge samples that have no mask, as those made from prompts. The options say the same
+    #: (`genaug.config.Options.judges_unlabeled`), so that ``genaug check`` knows without importing the filter.
     judges_unlabeled: bool = False
 
     def prepare(self, context: FilterContext) -> None:  # noqa: B027  (optional to override)

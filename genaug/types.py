@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from genaug.errors import SampleError
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
+#: What a sample may have: an image, a mask or both, or a prompt instead.
+SamplePart = Literal["image", "mask", "prompt"]
 
 
 def check_image(image: Any, *, where: str) -> Image:

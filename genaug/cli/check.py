@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from genaug.cli.complete import assignments, recipes
+
 if TYPE_CHECKING:
     from genaug.labels import LabelSpace
     from genaug.recipe import Recipe
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 def inspect(recipe: Recipe) -> dict[str, Any]:
     """Read the data of a recipe completely, look for its models, and return what was found as JSON-like data."""
+    from genaug.fit import misfits
     from genaug.models import check_models
 
     context, models = recipe.context(), check_models(recipe)
@@ -25,6 +28,7 @@ def inspect(recipe: Recipe) -> dict[str, Any]:
         "data": None,
         "conditions": None,
         "models": models.problems,
+        "misfits": [],
         "notes": _missing_libraries(recipe) + models.notes,
     }
     if recipe.config.data is not None or not recipe.config.terms:  # `source` says what a recipe of neither kind lacks
@@ -34,7 +38,12 @@ def inspect(recipe: Recipe) -> dict[str, Any]:
     elif recipe.config.conditions is not None:
         report["conditions"] = summarize(recipe.conditions(context).survey(), recipe.labels)
     parts = [part for part in (report["data"], report["conditions"]) if part]
-    report["ok"] = not models.problems and not any(part["problems"] for part in parts)
+    sound = [key for key in ("data", "conditions") if report[key] and not report[key]["problems"]]
+    data = conditions = recipe.source(context) if "data" in sound else None
+    if recipe.config.conditions is not None:
+        conditions = recipe.conditions(context) if "conditions" in sound else None
+    report["misfits"] = misfits(recipe, data=data, conditions=conditions)
+    report["ok"] = not (models.problems or report["misfits"] or any(part["problems"] for part in parts))
     return report
 
 
@@ -98,6 +107,10 @@ def _lines(report: dict[str, Any], *, every: bool) -> Iterator[str]:
         yield f"models that cannot be used ({len(report['models'])}):"
         yield from (f"  - {problem}" for problem in report["models"])
         yield ""
+    if report["misfits"]:
+        yield f"parts that do not fit ({len(report['misfits'])}):"
+        yield from (f"  - {problem}" for problem in report["misfits"])
+        yield ""
     yield from (f"note: {note}" for note in report["notes"])
     yield "The recipe and its data are sound." if report["ok"] else "There are problems; genaug changes no file."
 
@@ -156,8 +169,8 @@ def _scribble_lines(part: dict[str, Any]) -> Iterator[str]:
 
 
 @click.command()
-@click.argument("recipe")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("recipe", shell_complete=recipes)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=assignments)
 @click.option("--all", "every", is_flag=True, help="Name every file of every problem; --json always does.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -166,11 +179,13 @@ def command(ctx: click.Context, recipe: str, overrides: Sequence[str], every: bo
 
     RECIPE is a file or the name of a ready recipe; KEY=VALUE changes one of its keys, e.g. generator.batch_size=2.
     Models are looked for on this machine, not loaded; whether the Hub has one is not checked. Exit code 1 when the data
-    have problems, 2 when the recipe is wrong or names a model that cannot be used.
+    have problems, 2 when the recipe is wrong, names a model that cannot be used or parts that do not fit one another.
+
+    Example: genaug check recipe.yaml --all
     """
     from genaug.recipe import load_recipe
 
     report = inspect(load_recipe(recipe, overrides))
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report, every=every)))
     if not report["ok"]:
-        ctx.exit(2 if report["models"] else 1)
+        ctx.exit(2 if report["models"] or report["misfits"] else 1)

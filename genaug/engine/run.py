@@ -13,6 +13,7 @@ from genaug.engine.generate import disk_bytes, generate_all
 from genaug.engine.judge import check_filters, judge_all
 from genaug.engine.plan import make_plan
 from genaug.errors import ConfigError, StoreError, did_you_mean
+from genaug.fit import require_fit, require_judges
 from genaug.interfaces import Filter, Generator
 from genaug.models import require_models
 from genaug.recipe import BuildContext, Recipe
@@ -72,7 +73,8 @@ def run(
         DataError: The data has problems; nothing was written.
         StoreError: The folder cannot be written, trusted or is in use; finished work stays.
         AdapterError: Not adapted, and ``adapt`` is not among the stages.
-        ConfigError: An unknown stage or device; or a model that the recipe names is not there, and nothing was written.
+        ConfigError: An unknown stage or device; or a model that the recipe names is not there, or its components do
+            not fit its data or one another, and nothing was written.
     """
     wanted = _ordered(stages)
     device = resolve_device(device)
@@ -82,6 +84,9 @@ def run(
     source, conditions = checked_sources(recipe, context, users)
     if "filter" in wanted:
         check_filters(recipe, redo=redo_filters)
+    generator = recipe.generator(context) if making else None
+    filters = recipe.filters(context) if judging else []
+    require_judges(recipe, filters, conditions=conditions)
     report: Report = {
         "recipe": recipe.config.name,
         "output": str(recipe.output),
@@ -93,8 +98,6 @@ def run(
     }
     with ExitStack() as stack:
         writer = stack.enter_context(open_writer(recipe, shard=shard, repair=repair))
-        generator = recipe.generator(context) if making else None
-        filters = recipe.filters(context) if judging else []
         parts = _Parts(recipe, context, source, conditions, generator, filters, writer, redo_filters)
         _run_stages(parts, wanted, report, stack)
     return report
@@ -138,7 +141,7 @@ def _ordered(stages: Sequence[str]) -> list[str]:
 def checked_sources(
     recipe: Recipe, context: BuildContext, users: Sequence[str] = ("generator", "filters")
 ) -> tuple[Source, Source]:
-    """Look for models, build the sources of labelled samples and of conditions and read all of both.
+    """Look for models, build the sources of labelled samples and of conditions, read all of both, see what fits.
 
     Args:
         recipe: What to do.
@@ -146,7 +149,7 @@ def checked_sources(
         users: Keys of the recipe whose components will be used, beside the sources: their models must be there.
 
     Raises:
-        ConfigError: A model cannot be used; all such are listed.
+        ConfigError: A model cannot be used, or a component cannot use the data; all such are listed.
         DataError: There are problems; all of one source are listed.
     """
     require_models(recipe, ["data", "conditions", *users])
@@ -154,6 +157,8 @@ def checked_sources(
     conditions = recipe.conditions(context)
     if conditions is not source:
         checked(conditions, where="conditions")
+    if users:
+        require_fit(recipe, data=source, conditions=conditions)
     return source, conditions
 
 
@@ -197,7 +202,7 @@ def preview(recipe: Recipe, *, device: str = "auto", shard: Shard | None = None)
     source, conditions = checked_sources(recipe, context)
     del source
     generator = recipe.generator(context)
-    recipe.filters(context)
+    require_judges(recipe, recipe.filters(context), conditions=conditions)
     prompts: dict[str, str] = {}
 
     def note_prompt(condition: Sample) -> None:

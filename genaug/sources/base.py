@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from genaug.types import Sample
 
 if TYPE_CHECKING:
     from genaug.sources.survey import Survey
+    from genaug.types import SamplePart
 
 
 class Source(ABC):
@@ -40,6 +41,21 @@ class Source(ABC):
         Override it where `load` needs something that a preview must not, such as a model that has yet to learn.
         """
         return self.load(sample_id)
+
+    def parts(self) -> Collection[SamplePart] | None:
+        """Return what samples have when they are loaded, of ``image``, ``mask`` and ``prompt``; None if not known.
+
+        Components say which of these they need (`Options.condition_needs`). By default it is what the first sample
+        has, and not known where `outline` is overridden, which may leave masks out.
+
+        Raises:
+            DataError: There is no sample, or the first one is not usable.
+        """
+        if type(self).outline is not Source.outline:
+            return None
+        first = self.load(self.ids()[0])
+        parts: dict[SamplePart, object] = {"image": first.image, "mask": first.mask, "prompt": first.prompt}
+        return [part for part, value in parts.items() if value is not None]
 
     def survey(self) -> Survey:
         """Read everything once; return all problems and the class statistics.

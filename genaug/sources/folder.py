@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +35,7 @@ from genaug.types import Image, Mask, Sample
 
 if TYPE_CHECKING:
     from genaug.recipe import BuildContext
+    from genaug.types import SamplePart
 
 _MANY_IDS = 8  # more foreign ids than this are told in one line: the mask holds something else than class ids
 
@@ -137,6 +138,15 @@ class FolderSource(Source):
             raise DataError(f"{first.subject}: {first.what}", where=f"sample {sample_id}", hint=first.hint or None)
         files = {"image_file": entry.image, "mask_file": entry.mask}
         return Sample(sample_id, image, mask, {key: self._name(path) for key, path in files.items() if path})
+
+    def parts(self) -> Collection[SamplePart]:
+        """Return what at least one of the samples has; no picture is opened."""
+        entries = self._listing.entries.values()
+        files: dict[SamplePart, bool] = {
+            "image": any(entry.image is not None for entry in entries),
+            "mask": any(entry.mask is not None for entry in entries),
+        }
+        return [part for part, there in files.items() if there]
 
     def survey(self) -> Survey:
         """Read every file once, in threads, and tell equal problems together."""

@@ -7,9 +7,11 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from genaug.errors import SampleError
 from genaug.interfaces import Filter, FilterContext
 from genaug.rng import Rng
 from genaug.testing.data import LABELS, global_random_state, make_group, make_mask, make_sample
@@ -98,6 +100,20 @@ class FilterContract(ABC):
         before = global_random_state()
         self.prepared().judge(self.groups()[0], self.labels)
         assert global_random_state() == before
+
+    def test_samples_without_masks_are_judged_or_refused(self) -> None:
+        """As `judges_unlabeled` says: a run relies on it before it makes samples from prompts."""
+        judge = self.prepared()
+        group = self.groups()[0]
+        bare = replace(group, samples=tuple(replace(sample, mask=None) for sample in group.samples))
+        if judge.judges_unlabeled:
+            assert [verdict.mask for verdict in judge.judge(bare, self.labels)] == [None] * len(bare.samples)
+            return
+        try:
+            judge.judge(bare, self.labels)
+        except SampleError:
+            return
+        raise AssertionError("samples without masks were judged, though judges_unlabeled is false")
 
     def test_a_single_sample_and_a_fully_ignored_mask(self) -> None:
         """A generator may have refused the siblings, and a mask may hold nothing to learn from."""

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from genaug.errors import GenaugError
 from genaug.interfaces import Generator
 from genaug.rng import Rng
 from genaug.testing.data import LABELS, global_random_state, make_mask, make_sample
-from genaug.types import Draw, Refused, Sample
+from genaug.types import Draw, Prompt, Refused, Sample
 
 Result = Sample | Refused
 
@@ -127,6 +128,21 @@ class GeneratorContract(ABC):
         nothing = np.full_like(draw.condition.mask, self.labels.ignore_index)
         (result,) = self.generate(self.prepared(), [replace(draw, condition=replace(draw.condition, mask=nothing))])
         assert result.reason.strip() if isinstance(result, Refused) else result.size == draw.condition.size
+
+    def test_a_condition_of_another_kind_is_told(self) -> None:
+        """A prompt in place of a mask, or a mask in place of a prompt: an image, a refusal or an error of genaug."""
+        draw = self.draws(self.sizes[0])[0]
+        condition = draw.condition
+        if condition.prompt is not None:
+            mask = make_mask(Rng(4), condition.size)
+            other = Sample(condition.id, mask=mask)
+        else:
+            other = Sample(condition.id, prompt=Prompt("a road with a car", condition.size))
+        try:
+            (result,) = self.generate(self.prepared(), [replace(draw, condition=other)])
+        except GenaugError:
+            return
+        assert result.reason.strip() if isinstance(result, Refused) else result.size == condition.size
 
     def test_provenance_is_json_that_stays_the_same(self) -> None:
         """Every row of a manifest repeats it, and two machines must agree on it."""

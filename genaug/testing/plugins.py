@@ -87,6 +87,17 @@ class PluginContract:
             interface = INTERFACES.get(component.kind)
             assert interface is None or issubclass(target, interface), f"{where}: no {component.kind}"
 
+    def test_options_of_filters_say_what_filters_say(self) -> None:
+        """`genaug check` reads options, runs ask filters: what they say of samples without masks is the same."""
+        registry = self.registry()
+        for component in self.components():
+            model = registry.config_model(component)
+            installed = all(is_installed(module) for module in component.requires)
+            if component.kind == "filter" and model is not None and installed:
+                # As without options; one that its answer depends on may have no default, which leaves it open.
+                said = getattr(model.model_construct(), "judges_unlabeled", None)
+                assert said in (None, registry.load(component).judges_unlabeled), f"filter {component.name}"
+
     def test_ready_recipes_can_be_read(self) -> None:
         """The files are shipped, and are tables."""
         registry = self.registry()

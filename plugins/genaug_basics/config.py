@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +13,7 @@ from genaug.sources.config import MAX_PIXELS
 
 if TYPE_CHECKING:
     from genaug.models import ModelCheck
+    from genaug.types import SamplePart
 
 
 class PredictorOptions(Options):
@@ -49,6 +51,11 @@ class PixelFilterOptions(FilterOptions):
         description="Drop a sample when a smaller share of its labelled pixels is kept; 0 drops none (the papers).",
     )
 
+    @property
+    def judges_unlabeled(self) -> bool:
+        """Whether it can judge samples without masks."""
+        return False
+
 
 class ConfidenceOptions(PixelFilterOptions):
     """Options of the filter ``confidence``."""
@@ -70,9 +77,24 @@ class ClassLossOptions(PixelFilterOptions):
         "keep", description="Pixels of classes without a pixel in the real data, which have no mean loss (ours)."
     )
 
+    @property
+    def data_needs(self) -> Mapping[SamplePart, str]:
+        """What of the labelled samples it takes mean losses of."""
+        return {"image": "", "mask": ""}
+
 
 class ClassHardnessOptions(FilterOptions):
     """Options of the filter ``class-hardness`` (FreeMask)."""
+
+    @property
+    def judges_unlabeled(self) -> bool:
+        """Whether it can judge samples without masks."""
+        return False
+
+    @property
+    def data_needs(self) -> Mapping[SamplePart, str]:
+        """What of the labelled samples it takes mean losses of."""
+        return {"image": "", "mask": ""}
 
 
 class ExportedOptions(Options):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,7 +16,7 @@ from genaug.sources.config import MAX_PIXELS, FolderOptions
 from genaug.sources.files import RefusedError, read_mask
 from genaug.sources.folder import FolderSource
 from genaug.store.files import encode_mask, make_folder, write_whole
-from genaug.types import Image, Mask, Sample
+from genaug.types import Image, Mask, Sample, SamplePart
 from genaug_basics.fingerprint import fingerprint
 from genaug_basics.regions import check_scikit_image, ignore_regions
 
@@ -89,6 +89,10 @@ class PseudoMasks(Source):
     def ids(self) -> Sequence[str]:
         """Return the ids of the images."""
         return self.images.ids()
+
+    def parts(self) -> Collection[SamplePart]:
+        """Return that samples have images and masks, the latter once they are loaded."""
+        return ["image", "mask"]
 
     def survey(self) -> Survey:
         """Read the images only: the predictor need not have learned anything yet."""

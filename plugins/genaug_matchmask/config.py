@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +12,7 @@ from genaug_diffusion.config import DtypeName, TrainingOptions
 
 if TYPE_CHECKING:
     from genaug.models import ModelCheck
+    from genaug.types import SamplePart
 
 
 class MatchMaskOptions(Options):
@@ -75,6 +77,17 @@ class MatchMaskOptions(Options):
         True, description="Use the base's safety checker if it has one; flagged images are dropped."
     )
     training: TrainingOptions = Field(default_factory=TrainingOptions, description="How the adapter is trained.")
+
+    @property
+    def condition_needs(self) -> Mapping[SamplePart, str]:
+        """What an image is made from."""
+        return {"mask": "Name a folder of masks as 'conditions', or leave it out for the masks of 'data'"}
+
+    @property
+    def data_needs(self) -> Mapping[SamplePart, str]:
+        """What an adapter learns from, unless one is named."""
+        hint = "Name both folders as 'data', or a trained adapter"
+        return {} if self.adapter is not None else {"image": hint, "mask": hint}
 
     def check_models(self, look: ModelCheck) -> None:
         """Look for the base model and for the adapter, if one is named."""

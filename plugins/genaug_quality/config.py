@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -11,6 +12,10 @@ from genaug_basics.config import FilterOptions
 
 if TYPE_CHECKING:
     from genaug.models import ModelCheck
+    from genaug.types import SamplePart
+
+#: What to do where the real samples have no figure to take a percentile of.
+_OR = "Give a threshold instead of a percentile"
 
 
 class DensityOptions(Options):
@@ -77,6 +82,16 @@ class DensityFilterOptions(AgainstRealOptions):
     min_area: float = Field(0.0005, ge=0, le=1, description="As of the section density.")
     batch_size: int = Field(8, ge=1, description="Images per forward pass of the predictor.")
 
+    @property
+    def judges_unlabeled(self) -> bool:
+        """Whether it can judge samples without masks."""
+        return self.predictor is not None
+
+    @property
+    def data_needs(self) -> Mapping[SamplePart, str]:
+        """What of the labelled samples it takes the percentile of."""
+        return {} if self.threshold is not None else {"mask": _OR} if self.predictor is None else {"image": _OR}
+
     def check_models(self, look: ModelCheck) -> None:
         """Look for the segmenter, if there is one."""
         if self.predictor is not None:
@@ -94,6 +109,16 @@ class FidelityFilterOptions(AgainstRealOptions):
         None, ge=1, description="Short side that images are brought to; by default the smallest of the real ones."
     )
 
+    @property
+    def judges_unlabeled(self) -> bool:
+        """Whether it can judge samples without masks."""
+        return True
+
+    @property
+    def data_needs(self) -> Mapping[SamplePart, str]:
+        """What of the labelled samples it takes the percentile of."""
+        return {} if self.threshold is not None else {"image": _OR}
+
 
 class DuplicateFilterOptions(Options):
     """Options of the filter ``duplicate``."""
@@ -106,15 +131,40 @@ class DuplicateFilterOptions(Options):
     )
     radius: int | None = Field(None, ge=0, le=64, description="Bits, of 64, to use instead of the percentile.")
 
+    @property
+    def judges_unlabeled(self) -> bool:
+        """Whether it can judge samples without masks."""
+        return True
+
+    @property
+    def data_needs(self) -> Mapping[SamplePart, str]:
+        """What of the labelled samples it takes the percentile of."""
+        return {} if self.radius is not None else {"image": "Give a radius instead"}
+
 
 class AgreementFilterOptions(FilterOptions, AgainstRealOptions):
     """Options of the filter ``agreement``."""
+
+    @property
+    def judges_unlabeled(self) -> bool:
+        """Whether it can judge samples without masks."""
+        return False
+
+    @property
+    def data_needs(self) -> Mapping[SamplePart, str]:
+        """What of the labelled samples it takes the percentile of."""
+        return {} if self.threshold is not None else {"image": _OR, "mask": _OR}
 
 
 class ClassBalancedOptions(Options):
     """Options of the filter ``class-balanced``."""
 
     count: int = Field(ge=1, description="Number of samples to keep.")
+
+    @property
+    def judges_unlabeled(self) -> bool:
+        """Whether it can judge samples without masks."""
+        return False
 
 
 class InstancesOptions(Options):

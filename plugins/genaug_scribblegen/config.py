@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +13,7 @@ from genaug_diffusion.config import DtypeName, TrainingOptions
 
 if TYPE_CHECKING:
     from genaug.models import ModelCheck
+    from genaug.types import SamplePart
 
 Ratio = Annotated[float, Field(le=1)]
 
@@ -125,9 +127,18 @@ class ScribbleGenOptions(Options):
         return self.encode_ratio if isinstance(self.encode_ratio, tuple) else (self.encode_ratio,)
 
     @property
-    def needs_images(self) -> bool:
-        """Whether conditions must come with their real images."""
-        return self.leak_at_one or min(self.levels) < 1
+    def condition_needs(self) -> Mapping[SamplePart, str]:
+        """What an image is made from: below encode ratio 1, and where it leaks, the real image too."""
+        mask = "Name scribbles as 'conditions', or leave it out for those of 'data'"
+        if self.leak_at_one or min(self.levels) < 1:
+            return {"image": "Name the folder of their images too, or set generator.encode_ratio=1.0", "mask": mask}
+        return {"mask": mask}
+
+    @property
+    def data_needs(self) -> Mapping[SamplePart, str]:
+        """What an adapter learns from, unless one is named."""
+        hint = "Name both folders as 'data', or a trained adapter"
+        return {} if self.adapter is not None else {"image": hint, "mask": hint}
 
     @property
     def ignores_unknown_ids(self) -> bool:

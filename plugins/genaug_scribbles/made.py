@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -12,7 +12,7 @@ from genaug.labels import LabelSpace
 from genaug.rng import Rng
 from genaug.sources.base import Source
 from genaug.sources.survey import Survey, count_ids, count_strokes
-from genaug.types import Sample
+from genaug.types import Sample, SamplePart
 from genaug_scribbles.config import MadeScribblesOptions
 from genaug_scribbles.maker import make_scribbles
 
@@ -52,6 +52,10 @@ class MadeScribbles(Source):
     def outline(self, sample_id: str) -> Sample:
         """Return the sample's outline, with scribbles if it has a mask already."""
         return self._scribbled(self.source.outline(sample_id))
+
+    def parts(self) -> Collection[SamplePart] | None:
+        """Return what the samples below have: scribbles are masks too."""
+        return self.source.parts()
 
     def survey(self) -> Survey:
         """Read everything once; the statistics are of the scribbles, or of the masks while those have problems."""

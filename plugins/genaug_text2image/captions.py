@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +13,7 @@ from genaug.recipe import digest
 from genaug.sources.base import Source
 from genaug.store.files import make_folder, store_error
 from genaug.store.journal import Journal
-from genaug.types import Image, Prompt, Sample
+from genaug.types import Image, Prompt, Sample, SamplePart
 from genaug_text2image.config import CaptionOptions
 from genaug_text2image.prompt_file import inner_source
 from genaug_text2image.rows import Row, read_rows
@@ -69,6 +69,10 @@ class Captions(Source):
     def ids(self) -> Sequence[str]:
         """Return the ids of the images."""
         return self.images.ids()
+
+    def parts(self) -> Collection[SamplePart]:
+        """Return that samples are prompts, whether they are written yet or not."""
+        return ["prompt"]
 
     def survey(self) -> Survey:
         """Read the images only; no caption is written."""

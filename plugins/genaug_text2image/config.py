@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +12,7 @@ from genaug_diffusion.config import DtypeName
 
 if TYPE_CHECKING:
     from genaug.models import ModelCheck
+    from genaug.types import SamplePart
 
 #: Sentences for dense scenes, one drawn for every prompt (ours).
 TEMPLATES = (
@@ -171,6 +173,11 @@ class Text2ImageOptions(Options):
         if self.resolution is not None and self.resolution**2 > self.max_pixels:
             raise ValueError(f"resolution {self.resolution} is more than max_pixels {self.max_pixels} allow")
         return self
+
+    @property
+    def condition_needs(self) -> Mapping[SamplePart, str]:
+        """What an image is made from."""
+        return {"prompt": "Name a source of prompts as 'conditions', e.g. {format: class-prompts}"}
 
     def check_models(self, look: ModelCheck) -> None:
         """Look for the base model."""

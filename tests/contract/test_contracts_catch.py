@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from genaug.batch import Batch
-from genaug.interfaces import Generator, Mixer, PseudoLabeler
+from genaug.interfaces import Filter, Generator, Mixer, PseudoLabeler
 from genaug.mixture import Mixture
 from genaug.predictions import PseudoTargets, SoftTargets
 from genaug.rng import Rng
-from genaug.testing import GeneratorContract, MixerContract, PluginContract, PseudoLabelerContract
-from genaug.types import Refused, Sample
+from genaug.testing import FilterContract, GeneratorContract, MixerContract, PluginContract, PseudoLabelerContract
+from genaug.types import Refused, Sample, Verdict
 
 
 def failing(contract: Any) -> set[str]:
@@ -46,6 +46,8 @@ class Painter(Generator):
         self.one, self.made, self.started = one or Painter.good, 0, os.urandom(4).hex()
 
     def good(self, draw: Any) -> Any:
+        if draw.condition.mask is None:
+            return Refused("it needs a mask")
         numbers = Rng(draw.seed).numpy()
         image = numbers.integers(0, 255, (*draw.condition.size, 3)).astype(np.uint8)
         return Sample(draw.key, image, draw.condition.mask.copy())
@@ -67,6 +69,8 @@ def global_numbers(self: Painter, draw: Any) -> Any:
 
 def counts_calls(self: Painter, draw: Any) -> Any:
     sample = self.good(draw)
+    if isinstance(sample, Refused):
+        return sample
     return replace(sample, image=sample.image // 2 + np.uint8(10 * (self.made % 9)))
 
 
@@ -75,7 +79,8 @@ def one_image(self: Painter, draw: Any) -> Any:
 
 
 def scribbles(self: Painter, draw: Any) -> Any:
-    draw.condition.mask[0, 0] = 255
+    if draw.condition.mask is not None:
+        draw.condition.mask[0, 0] = 255
     return self.good(draw)
 
 
@@ -83,15 +88,19 @@ def refuses_all(self: Painter, draw: Any) -> Any:
     return Refused(" ")
 
 
+def takes_masks_for_granted(self: Painter, draw: Any) -> Any:
+    return self.good(replace(draw, condition=replace(draw.condition, mask=draw.condition.mask.copy())))
+
+
 def chokes(self: Painter, draw: Any) -> Any:
-    if (draw.condition.mask == 255).all():
+    if np.all(draw.condition.mask == 255):
         raise ValueError("zero-size array")
     return self.good(draw)
 
 
 def wrong_size(self: Painter, draw: Any) -> Any:
     sample = self.good(draw)
-    return Sample(draw.key, sample.image[1:], sample.mask[1:])
+    return sample if isinstance(sample, Refused) else Sample(draw.key, sample.image[1:], sample.mask[1:])
 
 
 @pytest.mark.parametrize(
@@ -105,6 +114,7 @@ def wrong_size(self: Painter, draw: Any) -> Any:
         (lambda: Painter(scribbles), {"conditions_stay_untouched"}),
         (lambda: Painter(refuses_all), {"every_draw_is_answered"}),
         (lambda: Painter(chokes), {"a_condition_without_a_label_is_answered"}),
+        (lambda: Painter(takes_masks_for_granted), {"a_condition_of_another_kind_is_told"}),
         (lambda: Painter(wrong_size), {"every_draw_is_answered"}),
         (Unsure, {"provenance_is_json_that_stays_the_same"}),
     ],
@@ -117,6 +127,45 @@ def test_faulty_generators(make: Callable[[], Generator], caught: set[str]) -> N
     found = failing(Contract())
     assert caught <= found
     assert bool(found) == bool(caught)
+
+
+# ---------------------------------------------------------------------------- filters
+
+
+class Lenient(Filter):
+    """Sound: keeps everything. Faults are other verdicts."""
+
+    judges_unlabeled = True
+
+    def __init__(self, one: Callable[[Sample], Verdict] = lambda sample: Verdict(True)) -> None:
+        self.one = one
+
+    def _judge(self, group: Any) -> Any:
+        return [self.one(sample) for sample in group.samples]
+
+
+class Overrides(Lenient):
+    judges_unlabeled = False
+
+    def judge(self, group: Any, labels: Any) -> Any:
+        return list(self._judge(group))
+
+
+@pytest.mark.parametrize(
+    ("make", "caught"),
+    [
+        (Lenient, set()),
+        (lambda: Lenient(lambda sample: Verdict(True, mask=sample.mask.copy())),
+         {"samples_without_masks_are_judged_or_refused"}),
+        (Overrides, {"samples_without_masks_are_judged_or_refused"}),
+    ],
+)  # fmt: skip
+def test_faulty_filters(make: Callable[[], Filter], caught: set[str]) -> None:
+    class Contract(FilterContract):
+        def make_filter(self) -> Filter:
+            return make()
+
+    assert failing(Contract()) == caught
 
 
 # ---------------------------------------------------------------------------- labelers
@@ -262,6 +311,10 @@ class Judge(Filter):
 class Plain(Options):
     '''Options.'''
     bare: int = 1
+
+class Boasts(Options):
+    '''Options.'''
+    judges_unlabeled = property(lambda self: True)
 """
 GOOD = {"imports": "", "name": "sound", "target": "{m}:Judge", "config": None, "summary": "yes", "recipes": {}}
 
@@ -273,6 +326,7 @@ GOOD = {"imports": "", "name": "sound", "target": "{m}:Judge", "config": None, "
         ({"imports": "import tensorflow"}, {"listing_and_checking_import_nothing_heavy"}),
         ({"summary": " "}, {"everything_is_described"}),
         ({"config": "{m}:Plain"}, {"everything_is_described"}),
+        ({"config": "{m}:Boasts"}, {"options_of_filters_say_what_filters_say"}),
         ({"target": "{m}:Nothing"}, {"targets_are_what_they_say"}),
         ({"target": "{m}:Plain"}, {"targets_are_what_they_say"}),
         ({"recipes": {"odd": "{m}:no_such_file.yaml"}}, {"ready_recipes_can_be_read"}),

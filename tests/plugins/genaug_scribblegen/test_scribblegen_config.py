@@ -90,9 +90,9 @@ def test_a_controlnet_is_looked_for_before_anything_starts(tmp_path: Path) -> No
 def test_levels_and_what_they_need() -> None:
     assert ScribbleGenOptions(encode_ratio=0.4).levels == (0.4,)
     assert ScribbleGenOptions(encode_ratio=1).levels == (1.0,)
-    assert ScribbleGenOptions().needs_images
-    assert not ScribbleGenOptions(encode_ratio=1).needs_images
-    assert ScribbleGenOptions(encode_ratio=1, leak_at_one=True).needs_images
+    assert list(ScribbleGenOptions().condition_needs) == ["image", "mask"]
+    assert list(ScribbleGenOptions(encode_ratio=1).condition_needs) == ["mask"]
+    assert list(ScribbleGenOptions(encode_ratio=1, leak_at_one=True).condition_needs) == ["image", "mask"]
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def test_a_dry_run_prints_the_prompts(project, tmp_path) -> None:
 
 def test_without_prompts_nothing_is_written(project, tmp_path) -> None:
     project["conditions"] = {"format": "folder", "masks": project["data"]["masks"]}
-    with pytest.raises(ConfigError, match=r"conditions: 'a' is no prompt\. .*class-prompts"):
+    with pytest.raises(ConfigError, match=r"generator: the conditions have no prompts\. .*class-prompts"):
         go(project, tmp_path)
     project["generator"]["base"] = "nowhere"
     with pytest.raises(ConfigError, match=r"generator\.base: .*nowhere does not exist"):

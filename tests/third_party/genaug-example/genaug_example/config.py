@@ -10,6 +10,11 @@ class ExposureOptions(Options):
 
     most: float = Field(0.5, gt=0, le=1, description="Largest share of pixels that are black or white.")
 
+    @property
+    def judges_unlabeled(self) -> bool:
+        """Whether it can judge samples without masks."""
+        return True
+
 
 class StripesOptions(Options):
     """Options of the mixer ``stripes``."""
