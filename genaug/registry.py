@@ -213,6 +213,7 @@ class Registry:
                     where=where,
                     hint=f"pip install {module}",
                 )
+        log.debug("%s %s is %s", component.kind, component.name, component.target)
         return self._import(component, component.target)
 
     @staticmethod
@@ -228,6 +229,7 @@ class Registry:
 
     def stage_finished(self, stage: str, report: Mapping[str, Any]) -> None:
         """Call the ``genaug_stage_finished`` hooks; whatever they raise is logged and swallowed."""
+        log.debug("stage %s is done: %s", stage, report)
         for plugin in self._manager.get_plugins():
             caller = self._manager.subset_hook_caller("genaug_stage_finished", self._others(plugin))
             try:

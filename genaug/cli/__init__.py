@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import traceback
 import warnings
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from genaug import __version__
+from genaug.cli.voice import OPTIONS, is_verbose
 from genaug.errors import DataError, GenaugError, PluginWarning, did_you_mean
 
 # verb -> (module:command, one line for the help). The order is the order of a project.
@@ -35,8 +42,13 @@ VERBS = {
     "doctor": ("genaug.cli.doctor:command", "Report versions, extras, disk space and settings of this machine."),
 }
 
-_DEBUG = "genaug.debug"
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+#: Verbs that keep what they have done; the others are repeated from the beginning.
+RESUMABLE = ("quickstart", "adapt", "generate", "filter", "run", "push", "pull")
+INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells report them
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which batch systems send some seconds before they kill; handled as Ctrl-C is."""
 
 
 class _Failure(click.ClickException):
@@ -69,7 +81,13 @@ class LazyGroup(click.Group):
         module, _, attribute = VERBS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         command.name = cmd_name
+        command.params = [*(p for p in command.params if p not in OPTIONS), *OPTIONS]
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete verbs from the table above, importing none."""
+        found = [CompletionItem(verb, help=text) for verb, (_, text) in VERBS.items() if verb.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -89,28 +107,38 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except GenaugError as error:
-            if ctx.meta.get(_DEBUG):
-                raise
+            _show_traceback(ctx)
             raise (_DataProblems if isinstance(error, DataError) else _Failure)(str(error)) from None
-        except KeyboardInterrupt:
-            if ctx.meta.get(_DEBUG):
-                raise
-            click.echo("\ngenaug: interrupted. The same command goes on where this one stopped.", err=True)
-            ctx.exit(INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            _show_traceback(ctx)
+            ended = isinstance(stop, Terminated)
+            resumable = ctx.invoked_subcommand in RESUMABLE
+            then = "goes on where this one stopped" if resumable else "starts over"
+            click.echo(f"\ngenaug: {'terminated' if ended else 'interrupted'}. The same command {then}.", err=True)
+            ctx.exit(TERMINATED if ended else INTERRUPTED)
+
+
+def _show_traceback(ctx: click.Context) -> None:
+    if is_verbose(ctx):
+        traceback.print_exc()
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="genaug")
-@click.option("--debug", is_flag=True, envvar="GENAUG_DEBUG", help="Show Python tracebacks. Also: GENAUG_DEBUG=1.")
-@click.pass_context
-def group(ctx: click.Context, debug: bool) -> None:
+def group() -> None:
     """Augmentation for semantic segmentation with few labels: masks to images, filters, pseudo-labels.
 
     Results go to standard output, progress and errors to standard error. Exit codes, the same for every verb: 0 done;
     1 the data have problems, some samples failed, or a part of the installation is broken; 2 the command or the recipe
-    is wrong, a model it names is not there, or the work could not be done; 130 interrupted.
+    is wrong, a model it names is not there, or the work could not be done; 130 interrupted; 143 terminated.
+
+    \b
+    Example:
+      genaug init my_data && genaug check recipe.yaml && genaug run recipe.yaml
     """
-    ctx.meta[_DEBUG] = debug
+
+
+group.params += OPTIONS
 
 
 def _format_warning(
@@ -129,4 +157,23 @@ def _format_warning(
 def main() -> None:
     """Run the command line."""
     warnings.formatwarning = _format_warning
+    _end_as_on_interrupts()
     sys.exit(group.main(prog_name="genaug"))
+
+
+def _end_as_on_interrupts() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, unless somebody else has decided what it does."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(os, "register_at_fork"):
+        # Whoever ends a forked worker expects it to die at once. Held back until it can: Python forgets signals that
+        # arrive while it forks.
+        block = partial(signal.pthread_sigmask, signal.SIG_BLOCK, [signal.SIGTERM])
+        unblock = partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, [signal.SIGTERM])
+        die = partial(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+        os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=lambda: (die(), unblock()))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (the standard library's signature)
+    raise Terminated

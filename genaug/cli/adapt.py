@@ -10,5 +10,7 @@ command = stage_command(
     RECIPE is a file or the name of a ready recipe; KEY=VALUE overrides one of its keys. Goes on where an interrupted
     call stopped; does nothing if an adapter for these options is there. On several GPUs:
     accelerate launch -m genaug adapt RECIPE
+
+    Example: genaug adapt recipe.yaml generator.training.steps=2000
     """,
 )

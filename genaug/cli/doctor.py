@@ -168,6 +168,8 @@ def command(ctx: click.Context, as_json: bool, devices: bool) -> None:
     """Report versions, extras, plugins, disk space and settings of this machine.
 
     Exit code 1 when something that genaug requires is broken. Values of tokens are never shown.
+
+    Example: genaug doctor --devices
     """
     report = examine(devices=devices)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from genaug.cli.complete import components
 from genaug.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="SOURCE")
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT")
 @click.argument("options", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--to", "name", required=True, metavar="FORMAT", help="A writer; 'genaug plugins' lists them.")
+@click.option(
+    "--to",
+    "name",
+    required=True,
+    metavar="FORMAT",
+    shell_complete=components("writer"),
+    help="A writer; 'genaug plugins' lists them.",
+)
 @click.option("--data", is_flag=True, help="Export the recipe's labelled samples rather than its store.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be written; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

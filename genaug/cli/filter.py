@@ -9,5 +9,7 @@ command = stage_command(
 
     RECIPE is a file or the name of a ready recipe; KEY=VALUE overrides one of its keys. Samples are never changed or
     deleted: verdicts lie beside them. Goes on where an interrupted call stopped.
+
+    Example: genaug filter recipe.yaml --redo-filters
     """,
 )

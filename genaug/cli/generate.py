@@ -9,5 +9,7 @@ command = stage_command(
 
     RECIPE is a file or the name of a ready recipe; KEY=VALUE overrides one of its keys. Goes on where an interrupted
     call stopped. Exit code 1: the data have problems, or some samples failed, which the same command tries again.
+
+    Example: genaug generate recipe.yaml --shard 1/4 --device cuda:0
     """,
 )

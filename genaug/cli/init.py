@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import click
 
+from genaug.cli.voice import say
 from genaug.errors import ConfigError
 
 
@@ -16,8 +18,10 @@ from genaug.errors import ConfigError
     "--output", type=click.Path(path_type=Path), default=Path("recipe.yaml"), show_default=True, help="File to write."
 )
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.option("--dry-run", is_flag=True, help="Print the recipe; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the recipe, notes and problems as JSON.")
 @click.pass_context
-def command(ctx: click.Context, folder: Path, output: Path, force: bool) -> None:
+def command(ctx: click.Context, folder: Path, output: Path, force: bool, dry_run: bool, as_json: bool) -> None:
     """Look at the images and masks in DIR and write a commented recipe for them.
 
     Class names are taken from classes.json, labels.txt or the like; otherwise rename the placeholders. Exit code 1
@@ -32,21 +36,33 @@ def command(ctx: click.Context, folder: Path, output: Path, force: bool) -> None
     _refuse_existing(output, force)
     _refuse_no_folder(output)
     proposal = propose(folder, output)
+    files = {output: proposal.text}
     if proposal.listing is not None:
         _refuse_existing(own_list(output), force)
-        _write(own_list(output), "\n".join(proposal.listing) + "\n")
-        click.echo(str(own_list(output)))
-    _write(output, proposal.text)
-    click.echo(str(output))
-    for note in proposal.notes:
-        click.echo(f"genaug: note: {note}", err=True)
-    problems = _problems(proposal.text, output)
+        files = {own_list(output): "\n".join(proposal.listing) + "\n", **files}
+    if not dry_run:
+        for path, text in files.items():
+            _write(path, text)
+    # The data of a recipe whose list of samples is not written cannot be read as it says.
+    problems = [] if dry_run and proposal.listing is not None else _problems(proposal.text, output)
+    if as_json:
+        report = {"recipe": str(output), "files": list(map(str, files)), "text": proposal.text, "dry_run": dry_run}
+        click.echo(json.dumps({**report, "notes": proposal.notes, "problems": problems}, indent=2, ensure_ascii=False))
+    else:
+        click.echo(proposal.text.rstrip() if dry_run else "\n".join(map(str, files)))
+        for note in proposal.notes:
+            say(f"genaug: note: {note}")
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
-        click.echo(f"genaug: the recipe is written, but the data have problems:{lines}", err=True)
-        click.echo(f"'genaug check {output} --all' names every file.", err=True)
-        ctx.exit(1)
-    click.echo(f"Read it, rename classes where it says so, then: genaug check {output}", err=True)
+        what = "the data have problems" if dry_run else "the recipe is written, but the data have problems"
+        click.echo(f"genaug: {what}:{lines}", err=True)
+    if dry_run:
+        say("Nothing was written.")
+    elif problems:
+        say(f"'genaug check {output} --all' names every file.")
+    else:
+        say(f"Read it, rename classes where it says so, then: genaug check {output}")
+    ctx.exit(1 if problems else 0)
 
 
 def _refuse_existing(path: Path, force: bool) -> None:

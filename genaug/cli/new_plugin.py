@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from genaug import __version__
+from genaug.cli.voice import say
 from genaug.errors import ConfigError, PluginError
 
 # kind -> what the component that one starts from does, how a recipe uses it, its options as a row of a table
@@ -76,7 +77,7 @@ def command(name: str, kind: str, output: Path | None, dry_run: bool, as_json: b
         return
     click.echo("\n".join(str(folder / path) for path in sorted(files)))
     if dry_run:
-        click.echo("Nothing was written.", err=True)
+        say("Nothing was written.")
     else:
         click.echo(f'Next: pip install -e "{folder}[test]" && pytest "{folder}"', err=True)
 

@@ -65,6 +65,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """List plugins, what they provide, and what is broken.
 
     Exit code 1 when a plugin could not be loaded.
+
+    Example: genaug plugins --json
     """
     plugins = [describe(record) for record in installed()]
     if as_json:

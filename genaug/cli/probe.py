@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
+from genaug.cli.complete import assignments as complete_assignments
+from genaug.cli.complete import recipes
 from genaug.errors import ConfigError
 
 
 @click.command()
-@click.argument("recipe")
-@click.argument("assignments", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("recipe", shell_complete=recipes)
+@click.argument("assignments", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_assignments)
 @click.option(
     "--mode",
     type=click.Choice(["gradient", "finetune"]),
@@ -38,12 +40,14 @@ from genaug.errors import ConfigError
 @click.option("--learning-rate", type=float, default=1e-5, show_default=True, help="For finetune.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<number> or mps.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for the table and the plot [<store>/probe].")
+@click.option("--dry-run", is_flag=True, help="Check recipe and data and say what would be done; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     recipe: str,
     assignments: tuple[str, ...],
     device: str,
     output: Path | None,
+    dry_run: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -69,9 +73,22 @@ def command(
             f"{type(generator).__name__} has no layers to probe", where="generator.use", allowed="matchmask"
         )
     folder = output or loaded.output / "probe"
+    if dry_run:
+        plan = {"recipe": loaded.config.name, "samples": len(source), "device": context.device, **settings}
+        _print_plan({**plan, "output": str(folder), "dry_run": True}, as_json)
+        return
     with system_errors("write the probe's report", folder):
         report = generator.probe(list(source), folder, labels=loaded.labels, rng=loaded.rng.child("probe"), **settings)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_lines(report, folder)))
+
+
+def _print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(plan, indent=2, ensure_ascii=False))
+        return
+    click.echo(f"recipe    {plan['recipe']}, {plan['samples']} labelled samples, {plan['epochs']} epochs")
+    click.echo(f"probe     mode {plan['mode']}, share {plan['share']}, on {plan['device']}")
+    click.echo(f"output    {plan['output']}: nothing was written")
 
 
 def _lines(report: Mapping[str, Any], folder: Path) -> Iterator[str]:

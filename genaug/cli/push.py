@@ -9,11 +9,18 @@ from typing import Any
 
 import click
 
+from genaug.cli.complete import licenses
+
 
 @click.command()
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.argument("repo", metavar="ORG/NAME")
-@click.option("--license", metavar="NAME", help="License of what you publish, e.g. cc-by-4.0. Has no default.")
+@click.option(
+    "--license",
+    metavar="NAME",
+    shell_complete=licenses,
+    help="License of what you publish, e.g. cc-by-4.0. Has no default.",
+)
 @click.option("--base", metavar="ORG/NAME", help="Where others find the base model, if you trained on a folder.")
 @click.option("--base-revision", metavar="REV", help="Branch, tag or commit of the base model.")
 @click.option("--version", metavar="TAG", help="Tag what is pushed; others name it with ORG/NAME@TAG.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from genaug.cli.complete import components
 from genaug.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,12 +31,19 @@ if TYPE_CHECKING:
     "--real", metavar="DATA", help="Compare with these real images: a folder, a recipe (its data) or a store."
 )
 @click.option("--labels", help="Class table of plain folders: a set's name or a file. Default: looked for beside them.")
-@click.option("--skip", multiple=True, metavar="SECTION", help="Leave this section of the quality report out.")
+@click.option(
+    "--skip",
+    multiple=True,
+    metavar="SECTION",
+    shell_complete=components("figures"),
+    help="Leave this section of the quality report out.",
+)
 @click.option("--kept", is_flag=True, help="Compare only the samples that every filter keeps.")
 @click.option("--samples", type=click.IntRange(min=2), help="Compare at most so many of each set, evenly spread.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that measure. Default: all cores.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--device", default="auto", show_default=True, help="Torch device of models that options name.")
+@click.option("--dry-run", is_flag=True, help="Open everything and say what would be written; measure nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(store: str, overrides: Sequence[str], real: str | None, as_json: bool, **options: Any) -> None:
     """Write the gallery of a store and, against real images, its quality.
@@ -46,6 +54,8 @@ def command(store: str, overrides: Sequence[str], real: str | None, as_json: boo
     With --real also quality.html and quality.json: density, fidelity, duplicates and coverage against the real images,
     with intervals and flags. STORE may then be any folder of images, with or without masks. Sections that need a model
     appear when one is named, e.g. agreement.predictor=runs/baseline; 'genaug plugins' lists them as figures.
+
+    Example: genaug report synthetic --real my_data/images --samples 500
     """
     reports: dict[str, Any] = {}
     lines: list[str] = []
@@ -58,15 +68,20 @@ def command(store: str, overrides: Sequence[str], real: str | None, as_json: boo
     click.echo(json.dumps(reports, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
-def _gallery(store: str, lines: list[str], *, limit: int, output: Path | None, title: str | None, **_: Any) -> Any:
+def _gallery(
+    store: str, lines: list[str], *, limit: int, output: Path | None, title: str | None, dry_run: bool, **_: Any
+) -> Any:
     from genaug.recipe import load_recipe
-    from genaug.report import summary_lines, write_report
+    from genaug.report import report as gallery
     from genaug.store import SampleStore
 
     recipe = None if Path(store).is_dir() else load_recipe(store)
     opened = SampleStore.open(store if recipe is None else recipe.output)
-    report = write_report(opened, recipe, output=output, limit=limit, title=title)
-    lines += [*summary_lines(report), "", f"gallery  {report['page']}", f"figures  {report['figures']}"]
+    if dry_run:
+        found = {"samples": len(opened)}
+        return _plan(output or opened.path / "report", gallery.PAGE, gallery.FIGURES, lines, **found)
+    report = gallery.write_report(opened, recipe, output=output, limit=limit, title=title)
+    lines += [*gallery.summary_lines(report), "", f"gallery  {report['page']}", f"figures  {report['figures']}"]
     return report
 
 
@@ -75,28 +90,40 @@ def _quality(store: str, real: str, overrides: Sequence[str], lines: list[str], 
     from genaug.engine.device import resolve_device
     from genaug.recipe import BuildContext
     from genaug.registry import default_registry
+    from genaug.report import quality
     from genaug.report.opening import find_place
-    from genaug.report.quality import build_sections, quality_lines, write_quality
 
     made, own = find_place(store, generated=True), find_place(real, generated=False)
     labels = _labels(made, own, options["labels"])
     device = resolve_device(options["device"]) if overrides else "cpu"  # no section has a model without options
     context = BuildContext(Path(), labels, default_registry(), device)
-    sections = build_sections(context, override({}, overrides), options["skip"])
+    sections = quality.build_sections(context, override({}, overrides), options["skip"])
     inside = made.path / "report" if made.kind == "store" else Path("quality-report")
-    report = write_quality(
-        made.open(labels, kept=options["kept"], limit=options["samples"]),
-        own.open(labels, limit=options["samples"]),
+    folder = options["output"] or inside
+    synthetic = made.open(labels, kept=options["kept"], limit=options["samples"])
+    photos = own.open(labels, limit=options["samples"])
+    if options["dry_run"]:
+        found = {"samples": len(synthetic.keys), "real": len(photos.keys), "sections": list(sections)}
+        return _plan(folder, quality.PAGE, quality.FIGURES, lines, **found)
+    report = quality.write_quality(
+        synthetic,
+        photos,
         sections,
         labels=labels,
-        output=options["output"] or inside,
+        output=folder,
         title=options["title"] or f"Quality of {made.path.resolve().name}",
         workers=options["workers"],
         seed=options["seed"],
     )
-    lines += [*([""] if lines else []), *quality_lines(report), ""]
+    lines += [*([""] if lines else []), *quality.quality_lines(report), ""]
     lines += [f"page     {report['page']}", f"figures  {report['figures']}"]
     return report
+
+
+def _plan(folder: Path, page: str, figures: str, lines: list[str], **found: Any) -> dict[str, Any]:
+    """Return what a dry run reports: both files of a report, and what they would be made of."""
+    lines += [f"would write  {folder / name}" for name in (page, figures)]
+    return {**found, "page": str(folder / page), "figures": str(folder / figures), "dry_run": True}
 
 
 def _labels(made: Place, own: Place, named: str | None) -> LabelSpace:

@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from genaug.cli.complete import assignments as complete_assignments
+from genaug.cli.complete import recipes
+
 #: Prompts that a dry run prints.
 SHOWN_PROMPTS = 20
 
@@ -66,8 +69,8 @@ def stage_command(only: str | None, options: Sequence[str], text: str) -> click.
     command.__doc__ = text
     for name in reversed(["device", "shard", *options, "dry-run", "json"]):
         command = _OPTIONS[name](command)
-    command = click.argument("assignments", nargs=-1, metavar="[KEY=VALUE]...")(command)
-    return click.command()(click.argument("recipe")(command))
+    values = click.argument("assignments", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_assignments)
+    return click.command()(click.argument("recipe", shell_complete=recipes)(values(command)))
 
 
 def _plan_lines(report: dict[str, Any]) -> Iterator[str]:

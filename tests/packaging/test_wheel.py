@@ -94,4 +94,4 @@ def test_the_command_runs_and_knows_its_version(site: Path, tmp_path: Path) -> N
     result = run(site, tmp_path, "from genaug.cli import main; import sys; sys.argv = ['genaug', '--version']; main()")
     assert result.stdout.strip() == f"genaug, version {PROJECT['project']['version']}"
     entry_points = next(site.glob("genaug-*.dist-info")) / "entry_points.txt"
-    assert "genaug = genaug.cli:main" in entry_points.read_text("utf-8")
+    assert "genaug = genaug.__main__:main" in entry_points.read_text("utf-8")
