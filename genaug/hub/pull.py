@@ -227,7 +227,7 @@ def _files_in(paths: Iterable[Path]) -> set[Path]:
 
 
 def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Path) -> None:
-    """Download beside a folder that is not there yet; inside one that is, since it may be a mount or where one stands."""
+    """Download beside a folder that is not there yet; inside one that is: it may be a mount, or where one stands."""
     target = target.absolute()
     partial = target / _UNFINISHED if target.is_dir() else target.with_name(f"{target.name}.partial")
     for path in (partial, *partial.rglob("*")):
