@@ -6,6 +6,7 @@ import json
 import keyword
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,10 @@ KINDS = {
         "| `share` | 0.5 | largest share of the height that is pasted |",
     ),
 }
+# Names of packages that mean something to Python's tools, or that other plugins are bound to have too.
+_RESERVED = {
+    "genaug", "test", "tests", "conftest", "setup", "build", "dist", "src", "docs", "plugin", "plugins", "config",
+}  # fmt: skip
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST = 60
 
@@ -65,7 +70,7 @@ def command(name: str, kind: str, output: Path | None, dry_run: bool, as_json: b
     """
     component = name.removeprefix("genaug-")
     folder = output or Path(name)
-    _refuse_name(name)
+    _refuse_name(name, component)
     _refuse_taken(name, kind, component)
     _refuse_folder(folder)
     files = dict(_files(name, kind, component))
@@ -79,16 +84,22 @@ def command(name: str, kind: str, output: Path | None, dry_run: bool, as_json: b
     if dry_run:
         say("Nothing was written.")
     else:
-        click.echo(f'Next: pip install -e "{folder}[test]" && pytest "{folder}"', err=True)
+        place = f"./{folder}" if str(folder).startswith("-") else str(folder)
+        say(f"Next: pip install -e {shlex.quote(f'{place}[test]')} && pytest {shlex.quote(place)}")
 
 
-def _refuse_name(name: str) -> None:
+def _refuse_name(name: str, component: str) -> None:
+    import yaml
+
     package = name.replace("-", "_")
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         allowed = f"lower-case words of letters and digits joined by hyphens, at most {_LONGEST} characters"
         raise ConfigError(f"the name {name!r}", where="NAME", allowed=f"{allowed}, a letter first")
-    if keyword.iskeyword(package) or package in sys.stdlib_module_names or package in ("genaug", "test", "tests"):
+    if keyword.iskeyword(package) or package in sys.stdlib_module_names or package in _RESERVED:
         raise ConfigError(f"{package!r} is a name of Python's or genaug's own", where="NAME", hint="Choose another")
+    if (read := yaml.safe_load(f"{{use: {component}}}")["use"]) != component:
+        found = f"recipes would have to quote {component!r}, which YAML reads as {read!r}"
+        raise ConfigError(found, where="NAME", hint="Choose another")
 
 
 def _refuse_taken(name: str, kind: str, component: str) -> None:
@@ -108,8 +119,12 @@ def _refuse_taken(name: str, kind: str, component: str) -> None:
 
 
 def _refuse_folder(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
     if folder.exists() or folder.is_symlink():
-        raise ConfigError(f"{folder} exists", where="--output", hint="Name a folder that does not exist yet")
+        raise ConfigError(
+            f"{folder} exists", where="--output", hint="Name a folder that is empty or does not exist yet"
+        )
     if not folder.absolute().parent.is_dir():
         raise ConfigError(f"{folder.parent} is no folder", where="--output", hint="Make it first")
 
@@ -158,14 +173,16 @@ def _class_name(component: str, kind: str) -> str:
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
-    """Write the whole folder or nothing."""
-    unfinished = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.part")
+    """Write the whole folder or nothing; one that is there, and empty, may be the current one and stays itself."""
+    there, folder = folder.is_dir(), folder.absolute()
+    unfinished = (folder if there else folder.parent) / f".{folder.name}.{os.getpid()}.part"
     try:
         for path, text in files.items():
             target = unfinished / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, "utf-8")
-        unfinished.rename(folder)
+        for path, place in [(p, folder / p.name) for p in unfinished.iterdir()] if there else [(unfinished, folder)]:
+            path.rename(place)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror or error}", where=str(folder)) from error
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -109,6 +110,14 @@ def test_a_dry_run_tells_the_files_and_writes_none(tmp_path: Path, monkeypatch: 
         ("a" * 61, "at most 60 characters"),
         ("json", "'json' is a name of Python's or genaug's own"),
         ("class", "Choose another"),
+        ("conftest", "'conftest' is a name of Python's"),
+        ("setup", "Choose another"),
+        ("plugin", "Choose another"),
+        ("genaug-on", "quote 'on', which YAML reads as True"),
+        ("genaug-null", "which YAML reads as None"),
+        ("genaug-1", "which YAML reads as 1"),
+        ("genaug-0x1f", "which YAML reads as 31"),
+        ("genaug-2026-01-01", "which YAML reads as datetime.date"),
         ("genaug", "Choose another"),
         ("genaug-basics", "a package 'genaug_basics' is installed here already"),
         ("numpy", "installed here already"),
@@ -128,6 +137,7 @@ def test_bad_names_are_refused(name: str, told: str, tmp_path: Path, monkeypatch
 def test_existing_and_impossible_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/mine").touch()
     (tmp_path / "link").symlink_to("nowhere")
     (tmp_path / "file").write_text("mine")
     for output, told in (
@@ -139,8 +149,32 @@ def test_existing_and_impossible_folders_are_refused(tmp_path: Path, monkeypatch
     ):
         result = new_plugin("fine", "--output", output)
         assert (result.exit_code, told in result.stderr) == (2, True), result.output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link", "taken"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "link", "mine", "taken"]
     assert new_plugin("taken").exit_code == 2
+
+
+def test_an_empty_folder_is_filled_even_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    inode = Path.cwd().stat().st_ino
+    result = new_plugin("fine", "--output", ".")
+    assert result.exit_code == 0, result.output
+    assert Path.cwd().stat().st_ino == inode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "fine", "pyproject.toml", "tests"]
+    assert result.stderr == "Next: pip install -e '.[test]' && pytest .\n"
+
+
+@pytest.mark.parametrize("folder", ['q"uo$te', "a b", "-x", "plain"])
+def test_the_next_line_is_safe_to_paste(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = new_plugin("fine", f"--output={folder}").stderr
+    install, _, test = line.removeprefix("Next: ").partition(" && ")
+    assert install.startswith("pip install -e ")
+    place = shlex.split(test)[1]
+    assert shlex.split(install)[3] == f"{place}[test]"
+    assert not place.startswith("-")
+    assert (Path(place) / "pyproject.toml").is_file()
+    shown = subprocess.run(["bash", "-c", f"printf %s {test.removeprefix('pytest ')}"], capture_output=True, text=True)
+    assert shown.stdout == place
 
 
 def test_a_disk_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
