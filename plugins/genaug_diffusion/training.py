@@ -160,7 +160,9 @@ class AdapterTrainer:
         """Train to the end, resuming if the folder holds a checkpoint of the same training."""
         result = self._resume()
         start, total = len(result.losses), self.options.steps
-        bar = tqdm(total=total, initial=start, desc="adapt", unit="step", disable=not self.accelerator.is_main_process)
+        # Said only where there is no bar at all: elsewhere it is for --quiet to say.
+        hidden = {} if self.accelerator.is_main_process else {"disable": True}
+        bar = tqdm(total=total, initial=start, desc="adapt", unit="step", **hidden)
         with bar:
             for step in range(start, total):
                 if result.stopped_early:

@@ -190,8 +190,8 @@ def fit(
     model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
     fast_bfloat16 = has_fast_bfloat16()
-    bar = tqdm(batches, total=steps, desc="train segmenter", disable=not progress, leave=False)
-    for step, (x, y) in enumerate(bar):
+    shown = tqdm(batches, total=steps, desc="train segmenter", leave=False) if progress else batches
+    for step, (x, y) in enumerate(shown):
         optimiser.param_groups[0]["lr"] = lr * one_cycle(step / steps)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16):
             logits = model(x.contiguous(memory_format=torch.channels_last)).float()

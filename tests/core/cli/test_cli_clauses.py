@@ -130,6 +130,13 @@ def test_bars_and_colours() -> None:
     assert "\x1b" not in run("--help", NO_COLOR="1", FORCE_COLOR="1").stdout
 
 
+def test_bars_leave_it_to_the_user_whether_they_are_shown() -> None:
+    """What is passed as ``disable`` goes before the environment, which is how --quiet speaks to tqdm."""
+    root = Path(__file__).resolve().parents[3]
+    files = [path for folder in ("genaug", "plugins", "integrations") for path in (root / folder).rglob("*.py")]
+    assert [path for path in files if re.search(r"tqdm\([^\n]*disable=", path.read_text("utf-8"))] == []
+
+
 # ---------------------------------------------------------------------- completion
 
 
