@@ -3,8 +3,10 @@
     python benchmarks/camvid_selftraining.py --data CAMVID --work RUNS/camvid_selftraining --json results/FILE.json
 
 The unlabelled images are the training images that are neither labelled nor in the held-out blocks of time (nor in the
-three seconds before them), on which everything is measured. Finished arms are kept in ``--work``, and an arm that
-was stopped goes on from its last checkpoint. The labelled loss of all arms is OHEM, so that rare classes are learned.
+three seconds before them), on which everything is measured. All arms of a seed start from one model, which
+``--burn-in`` steps on the labelled images made, and take ``--steps`` more at half the learning rate; the ceiling then
+sees the labels of every image. Finished arms are kept in ``--work``, and an arm that was stopped goes on from its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -18,9 +20,6 @@ from camvid_matchmask import reduced
 from harness import Row, emit, parser
 from selftraining import ARMS, CEILING, arm, rows_of, train
 
-#: Merged into every arm's recipe; the weight of the labelled loss stays the recipe's own.
-OHEM = {"supervised": {"loss": "ohem", "ohem_threshold": 0.7, "ohem_min_kept": 10_000}}
-
 
 def main() -> None:
     """Train every arm of every split, model and seed that is not done yet, then write the table."""
@@ -30,9 +29,10 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--shares", nargs="+", default=["1_16", "1_8"])
     arguments.add_argument("--models", nargs="+", default=["unet", "segformer"], choices=["unet", "segformer"])
-    arguments.add_argument("--steps", type=int, default=1200)
-    arguments.add_argument("--batch", type=int, default=8, help="labelled images a step; as many unlabelled ones")
-    arguments.add_argument("--size", type=int, nargs=2, default=[90, 120], metavar=("H", "W"))
+    arguments.add_argument("--burn-in", type=int, default=1200)
+    arguments.add_argument("--steps", type=int, default=300)
+    arguments.add_argument("--batch", type=int, default=4, help="labelled images a step; as many unlabelled ones")
+    arguments.add_argument("--size", type=int, nargs=2, default=[72, 96], metavar=("H", "W"))
     arguments.add_argument("--arms", nargs="+", default=[*ARMS, CEILING], choices=[*ARMS, CEILING])
     arguments.add_argument("--threads", type=int, default=1)
     options = arguments.parse_args()
@@ -54,15 +54,17 @@ def main() -> None:
                 some, rest = frames.pick(stems), frames.pick(others)
                 labelled = reduced((some.images, some.masks), options.size)
                 unknown = reduced((rest.images, rest.masks), options.size)
+                place = options.work / f"{options.size[0]}x{options.size[1]}" / share / model / f"seed{seed}"
+                lr = 4e-3 if model == "unet" else 6e-4
+                how = {"classes": CLASSES, "model": model, "batch": options.batch, "seed": seed}
+                begun = place / f"burn-in-{options.burn_in}x{options.batch}"
+                train(ARMS["supervised"], labelled, unknown[0], measured, begun, steps=options.burn_in, lr=lr, **how)
                 for name in options.arms:
-                    setting = f"{options.steps}x{options.batch}-{options.size[0]}x{options.size[1]}"
-                    folder = options.work / setting / share / model / f"seed{seed}" / name.replace(" ", "-")
-                    lr = 4e-3 if model == "unet" else 6e-4
                     recipe, known = arm(name, labelled, unknown)
+                    folder = place / f"{options.burn_in}+{options.steps}x{options.batch}" / name.replace(" ", "-")
                     result = train(
-                        {**recipe, **OHEM}, known, unknown[0], measured, folder, classes=CLASSES, model=model,
-                        steps=options.steps, batch=options.batch, lr=lr, seed=seed,
-                    )  # fmt: skip
+                        recipe, known, unknown[0], measured, folder, steps=options.steps, lr=lr / 2, start=begun, **how
+                    )
                     results[name].append(result)
                     print(f"{share}, {model}, seed {seed}, {name}: {100 * result['miou']:.1f} %", flush=True)
             rows += rows_of(results, f"mIoU, {share.replace('_', '/')} labels, {model}")

@@ -6,8 +6,9 @@ mean IoU of the trained model itself, whose learning rate ends at zero; that of 
 
 Two settings are not the ready recipes', because those belong to trainings of 40,000 steps and more. Every teacher
 averages over about a twentieth of the run (with a decay of 0.996 it would be the mean of all weights until step 249,
-random ones included), but for plain pseudo-labels, whose teacher is the student. And the first fifth of the steps is on
-labelled images alone, since a method without a threshold would learn from an untrained teacher otherwise.
+random ones included), but for plain pseudo-labels, whose teacher is the student. And arms begin with a burn-in on
+labelled images, since a method without a threshold would learn from an untrained teacher otherwise: the first fifth of
+their steps, or a training of its own, which all arms of a seed start from (`start`).
 
 Models run in bfloat16 where the CPU multiplies that in hardware, which halves the time; the last layer is in float32.
 """
@@ -107,9 +108,9 @@ def build_model(kind: str, classes: int) -> nn.Module:
     return segformer
 
 
-def scaled(recipe: dict[str, Any], steps: int) -> dict[str, Any]:
+def scaled(recipe: dict[str, Any], steps: int, burn_in: int) -> dict[str, Any]:
     """Return the recipe with the settings that a run of `steps` steps needs; see above."""
-    settings: dict[str, Any] = {"supervised": {"burn_in": steps // 5}}
+    settings: dict[str, Any] = {"supervised": {"burn_in": burn_in}}
     if recipe["extends"] != "pseudo-label":
         settings["teacher"] = {"ema": round(max(0.0, 1 - 20 / steps), 4)}
     return merge(recipe, settings)
@@ -124,11 +125,12 @@ def arm(name: str, labelled: Arrays, others: Arrays) -> tuple[dict[str, Any], Ar
 
 def train(
     recipe: dict[str, Any], labelled: Arrays, unlabelled: np.ndarray | Sequence[np.ndarray], test: Arrays, folder: Path,
-    *, classes: int, model: str, steps: int, batch: int, lr: float, seed: int,
+    *, classes: int, model: str, steps: int, batch: int, lr: float, seed: int, start: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train one arm, or read what an earlier call measured; goes on from the last checkpoint.
 
-    Of several sets of unlabelled images every batch holds equally many.
+    Of several sets of unlabelled images every batch holds equally many. `start` is the folder of a finished arm, whose
+    student the training starts from in place of a burn-in.
 
     Returns:
         ``miou`` and ``iou``, ``teacher_miou``, ``kept`` (mean over the last quarter), ``kept_by_class``, ``flip_rate``
@@ -141,9 +143,12 @@ def train(
     torch.manual_seed(seed)
     # channels_last is the faster layout for convolutions on CPUs.
     student = build_model(model, classes).train().to(memory_format=torch.channels_last)
+    if start is not None:
+        student.load_state_dict(torch.load(start / "models.pt", weights_only=True)["student"])
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=1e-2)
     kind: OutputKind = "queries" if model == "mask2former" else "logits"
-    step = SemiSupervisedStep(student, {**scaled(recipe, steps), "seed": seed}, kind=kind, num_classes=classes)
+    changed = {**scaled(recipe, steps, 0 if start else steps // 5), "seed": seed}
+    step = SemiSupervisedStep(student, changed, kind=kind, num_classes=classes)
     state: dict[str, Any] = {"step": 0, "cpu": 0.0, "figures": []}
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.is_file():
@@ -156,8 +161,9 @@ def train(
     for number in (bar := tqdm(range(state["step"], steps), desc=folder.name, initial=state["step"], total=steps)):
         started = time.process_time()
         optimizer.param_groups[0]["lr"] = lr * one_cycle(number / steps)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        torch.manual_seed(seed * 1_000_003 + number)  # for dropout, so that a resumed run is the uninterrupted one
+        drawn_by = seed * 1_000_003 + number + (500_000 if start else 0)  # not what the burn-in drew
+        generator = torch.Generator().manual_seed(drawn_by)
+        torch.manual_seed(drawn_by)  # for dropout, so that a resumed run is the uninterrupted one
         rows = torch.randint(len(x_l), (batch,), generator=generator)
         images, labels = random_geometry(_floats(x_l[rows]), y_l[rows].long(), generator)
         others = None
