@@ -1,6 +1,9 @@
 """Self-training on rendered scenes: every control and method, alone and on top of FixMatch, over several seeds.
 
-Every seed has its own 20 labelled and 400 unlabelled scenes; all share the 300 unseen test scenes of the quickstart.
+Every seed has its own 20 labelled and 400 unlabelled scenes; all share the 300 unseen test scenes of the quickstart. All
+arms of a seed start from one model, which ``--burn-in`` steps on the labelled scenes made, and take ``--steps`` more at
+half the learning rate; the ceiling then sees the labels of all 420 scenes.
+
 Finished arms are kept in ``--work``, and an arm that was stopped goes on from its last checkpoint.
 """
 
@@ -25,7 +28,8 @@ def main() -> None:
     arguments.add_argument("--work", type=Path, default=Path("runs/tiny_selftraining"))
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--scenes", type=int, default=20)
-    arguments.add_argument("--steps", type=int, default=400)
+    arguments.add_argument("--burn-in", type=int, default=600)
+    arguments.add_argument("--steps", type=int, default=300)
     arguments.add_argument("--batch", type=int, default=8)
     arguments.add_argument("--arms", nargs="+", default=arms, choices=arms)
     arguments.add_argument("--only", type=int, nargs="+", help="run these seeds and stop, e.g. in a second process")
@@ -39,13 +43,14 @@ def main() -> None:
     for seed in options.only or range(options.seeds):
         labelled = render_scenes(labelled_seeds(options.scenes, seed))
         others = render_scenes(UNLABELLED[400 * seed : 400 * (seed + 1)])
+        place = options.work / f"seed{seed}"
+        how = {"classes": len(CLASSES), "model": "unet", "batch": options.batch, "seed": seed}
+        begun = place / f"burn-in-{options.burn_in}x{options.batch}"
+        train(ARMS["supervised"], labelled, others[0], test, begun, steps=options.burn_in, lr=4e-3, **how)
         for name in options.arms:
-            folder = options.work / f"{options.steps}x{options.batch}" / f"seed{seed}" / name.replace(" ", "-")
             recipe, known = arm(name, labelled, others)
-            result = train(
-                recipe, known, others[0], test, folder, classes=len(CLASSES), model="unet",
-                steps=options.steps, batch=options.batch, lr=4e-3, seed=seed,
-            )  # fmt: skip
+            folder = place / f"{options.burn_in}+{options.steps}x{options.batch}" / name.replace(" ", "-")
+            result = train(recipe, known, others[0], test, folder, steps=options.steps, lr=2e-3, start=begun, **how)
             results[name].append(result)
             print(f"seed {seed}, {name}: {100 * result['miou']:.1f} %", flush=True)
     if not options.only:
