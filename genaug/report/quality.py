@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from pydantic import ValidationError
 from genaug.errors import ConfigError
 from genaug.labels import LabelSpace
 from genaug.recipe import BuildContext
+from genaug.report.digits import SAME, told, told_row
 from genaug.report.figures import Conclusion, Figures, Measured, Sizes, Statistic
-from genaug.report.intervals import DRAWS, LEVEL, Estimates, estimate, percentile_interval
+from genaug.report.intervals import DRAWS, FEWEST, LEVEL, Estimates, estimate, percentile_interval
 from genaug.report.measure import Reader
 from genaug.report.quality_page import Section, render_quality
 from genaug.report.sample_sets import SampleSet
@@ -133,7 +135,7 @@ def write_quality(
         "flags": [{"section": s.name, **flag} for s in done for flag in s.report["flags"]],
         "sections": {section.name: section.report for section in done},
     }
-    page = render_quality(report, done, sets, labels)
+    page = render_quality(report, done, sets, labels, nothing=nothing_found(report))
     folder = Path(output)
     make_folder(folder)
     write_whole(folder / PAGE, page.encode(), tag="report")
@@ -169,7 +171,7 @@ def _compare(name: str, section: Figures, measured: Mapping[str, Measured], rng:
         "about": section.about,
         "statistics": rows,
         "flags": flags,
-        "notes": list(conclusion.notes),
+        "notes": [*_withheld(rows), *conclusion.notes],
         "tables": [{"title": t.title, "header": t.header, "rows": t.rows} for t in conclusion.tables],
         **dict(conclusion.figures),
     }
@@ -184,8 +186,13 @@ def _row(s: Statistic, i: int, measured: Mapping[str, Measured], estimates: Mapp
     both = len(made.draws) and len(own.draws)
     interval = percentile_interval(made.draws[:, i] - own.draws[:, i]) if both else None
     difference = {"value": value if np.isfinite(value) else None, "interval": interval}
-    row = {"name": s.name, "title": s.title, "by": s.by, "worse": s.worse, **sides, "difference": difference}
-    return {**row, "flag": _flag(s, sides["synthetic"], sides["real"])}
+    few = 0 < min(side["groups"] for side in sides.values()) < FEWEST
+    apart = None if few else _apart(sides["synthetic"]["interval"], sides["real"]["interval"])
+    about = {"name": s.name, "title": s.title, "by": s.by, "worse": s.worse}
+    row: dict[str, Any] = {**about, **sides, "difference": difference, "apart": apart is not None}
+    row["withheld"] = bool(few and s.worse and s.harm)
+    row["flag"] = {"harm": s.harm, "text": _flag_text(row)} if s.harm and apart and apart == s.worse else None
+    return row
 
 
 def _side(measured: Measured, statistic: Statistic, estimates: Estimates, i: int) -> dict[str, Any]:
@@ -196,6 +203,7 @@ def _side(measured: Measured, statistic: Statistic, estimates: Estimates, i: int
         "value": value if np.isfinite(value) else None,
         "interval": estimates.interval(i),
         "images": len(known),
+        "groups": len(np.unique(measured.groups[np.isfinite(numbers)])),
         "without": len(numbers) - len(known),
     }
     if statistic.per is None and len(known):
@@ -204,17 +212,31 @@ def _side(measured: Measured, statistic: Statistic, estimates: Estimates, i: int
     return side
 
 
-def _flag(s: Statistic, synthetic: Mapping[str, Any], real: Mapping[str, Any]) -> dict[str, str] | None:
-    """Return a flag if the synthetic set is worse and the intervals of the two sets do not even touch."""
-    if s.worse is None or not s.harm or synthetic["interval"] is None or real["interval"] is None:
-        return None
-    (low, high), (real_low, real_high) = synthetic["interval"], real["interval"]
-    if not (high < real_low if s.worse == "lower" else low > real_high):
-        return None
-    ours, theirs = (f"{side['value']:.3g} ({a:.3g} to {b:.3g})" for side, (a, b) in (
-        (synthetic, (low, high)), (real, (real_low, real_high)),
-    ))  # fmt: skip
-    return {"harm": s.harm, "text": f"{s.title}: {ours}, real images {theirs}"}
+def _apart(made: tuple[float, float] | None, own: tuple[float, float] | None) -> str | None:
+    """Return on which side of the real interval the synthetic one lies, ``lower`` or ``higher``; None if they touch."""
+    for low, high, side in ((made, own, "lower"), (own, made, "higher")):
+        if low and high and low[1] < high[0] and not math.isclose(low[1], high[0], rel_tol=SAME):
+            return side
+    return None
+
+
+def _flag_text(row: Mapping[str, Any]) -> str:
+    (made, its), (own, theirs) = (told_row(row)[name] for name in ("synthetic", "real"))
+    return f"{row['title']}: {made} ({its}), real images {own} ({theirs})"
+
+
+def _withheld(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say which figures could raise no flag, since too few images have them."""
+    titles: dict[tuple[int, int], list[str]] = {}
+    for row in rows:
+        if row["withheld"]:
+            counts = (row["synthetic"]["groups"], row["real"]["groups"])
+            titles.setdefault(counts, []).append(row["title"] + (f" ({row['by']})" if row["by"] else ""))
+    for (made, own), names in titles.items():
+        yield (
+            f"no flag is raised by {'; '.join(names)}: of {made} synthetic and {own} real images (all images of one "
+            f"condition are one here), and intervals of fewer than {FEWEST} are too narrow"
+        )
 
 
 def quality_lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -228,7 +250,14 @@ def quality_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from (f"{flag['harm'].upper()} ({flag['section']}): {flag['text']}" for flag in report["flags"])
     if not report["flags"]:
-        yield "Nothing found in which the synthetic images look worse than the real ones."
+        yield nothing_found(report)
+
+
+def nothing_found(report: Mapping[str, Any]) -> str:
+    """Return the sentence in place of flags."""
+    if any(row["withheld"] for section in report["sections"].values() for row in section["statistics"]):
+        return "No flag, but some figures are of too few images to tell; see the notes."
+    return "Nothing found in which the synthetic images look worse than the real ones."
 
 
 def _section_lines(section: Mapping[str, Any]) -> Iterator[str]:
@@ -238,7 +267,8 @@ def _section_lines(section: Mapping[str, Any]) -> Iterator[str]:
     if rows:
         yield f"  {'':<{width}}  {'synthetic':<28}  real"
     for row in rows:
-        yield f"  {row['title']:<{width}}  {_figure(row['synthetic']):<28}  {_figure(row['real'])}"
+        texts = told_row(row, 4)
+        yield f"  {row['title']:<{width}}  {_figure(*texts['synthetic']):<28}  {_figure(*texts['real'])}"
     by_class: dict[str, dict[str, Any]] = {}
     for row in section["statistics"]:
         if row["by"] is not None:
@@ -261,15 +291,12 @@ def _aligned(title: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _pair(values: tuple[float | None, float | None] | None) -> str:
-    return "-" if values is None else " / ".join(map(_cell, values))
+    return "-" if values is None else " / ".join(text or "-" for text in told(values))
 
 
 def _cell(value: str | float | None) -> str:
     return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _figure(side: Mapping[str, Any]) -> str:
-    if side["value"] is None:
-        return "-"
-    interval = side["interval"]
-    return f"{side['value']:.4g}" + ("" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]")
+def _figure(value: str, interval: str | None) -> str:
+    return value if interval is None else f"{value} [{interval}]"

@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 from genaug.labels import LabelSpace
 from genaug.report.charts import HEIGHT, WIDTH, Chart, chart
+from genaug.report.digits import told_row
 from genaug.report.figures import Measured, Show, Statistic
 from genaug.report.gallery import environment, figure
+from genaug.report.intervals import FEWEST
 from genaug.report.pictures import Picture, mask_picture, photo
 from genaug.report.sample_sets import SampleSet
 
@@ -53,9 +55,14 @@ class ShownPicture:
 
 
 def render_quality(
-    report: Mapping[str, Any], sections: Sequence[Section], sets: Mapping[str, SampleSet], labels: LabelSpace
+    report: Mapping[str, Any],
+    sections: Sequence[Section],
+    sets: Mapping[str, SampleSet],
+    labels: LabelSpace,
+    *,
+    nothing: str,
 ) -> str:
-    """Return the page: one file that needs no network and nothing beside it."""
+    """Return the page: one file that needs no network and nothing beside it. `nothing` stands in place of flags."""
     shows = [(section, show) for section in sections for show in (*_rankings(section), *section.shows)]
     bar = tqdm(total=sum(len(s.pictures) for _, s in shows), desc="draw pictures", delay=1, leave=False)
     rows: dict[str, list[tuple[str, list[ShownPicture]]]] = {section.name: [] for section in sections}
@@ -73,6 +80,9 @@ def render_quality(
         by_class={section.name: _by_class(section) for section in sections},
         rows=rows,
         size=(WIDTH, HEIGHT),
+        told_row=told_row,
+        fewest=FEWEST,
+        nothing=nothing,
     )  # fmt: skip
 
 

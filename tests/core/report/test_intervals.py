@@ -80,3 +80,20 @@ def test_without_numbers_there_is_no_interval():
     assert found.interval(0) is found.interval(1) is None
     assert estimate(measured([1.0]), [MEAN], Rng(0)).interval(0) is None  # one group cannot be redrawn
     assert percentile_interval(np.array([1.0, np.nan])) is None
+
+
+def by_chance(count, tests=1000):
+    """Of two sets of `count` numbers of one distribution: how often one looks worse, its interval wholly below."""
+    names = [Statistic(str(i), str(i), str(i)) for i in range(tests)]
+    bounds = []
+    for side in range(2):
+        values = np.random.default_rng([count, side]).normal(size=(count, tests))
+        m = Measured(tuple(map(str, range(count))), np.arange(count), {str(i): values[:, i] for i in range(tests)})
+        bounds.append(np.quantile(estimate(m, names, Rng(side), draws=400).draws, [0.025, 0.975], axis=0))
+    return float((bounds[0][1] < bounds[1][0]).mean())
+
+
+def test_from_the_fewest_groups_on_chance_raises_few_flags():
+    assert by_chance(2) > 0.12
+    assert by_chance(3) > 0.03
+    assert by_chance(intervals.FEWEST) < 0.02

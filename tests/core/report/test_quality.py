@@ -161,6 +161,34 @@ def test_alike_sets_raise_no_flag_and_touching_intervals_do_not(folder, registry
     assert (single["real"]["images"], single["real"]["of"]) == (1, 30)
 
 
+def test_few_images_raise_no_flag_and_say_so(folder, registry, tmp_path):
+    made, own = folder("made", range(10, 22)), folder("own", range(200, 212))
+    few, enough = (write(opened(made), opened(own, limit=n), registry, tmp_path / str(n)) for n in (9, 10))
+    assert [len(report["flags"]) for report in (few, enough)] == [0, 1]
+    row = few["sections"]["brightness"]["statistics"][0]
+    assert (row["withheld"], row["apart"], row["synthetic"]["groups"], row["real"]["groups"]) == (True, False, 12, 9)
+    lines = list(quality_lines(few))
+    note = "no flag is raised by mean grey value: of 12 synthetic and 9 real images"
+    assert any(note in line for line in lines)
+    assert lines[-1].startswith("No flag, but some figures are of too few images to tell")
+    for words in (note, lines[-1], "of at least 10 images"):
+        assert words in Page(Path(few["page"]).read_text("utf-8")).text
+    assert enough["sections"]["brightness"]["notes"] == ["look at <this>"]
+
+
+def test_a_difference_is_seen_in_what_is_printed(folder, registry, tmp_path):
+    made, own = folder("made", [100] * 12, size=(30, 40)), folder("own", [100] * 12, size=(30, 40))
+    for file in (own / "images").iterdir():
+        image = np.array(Image.open(file))
+        image[0, 0, 0] = 101
+        Image.fromarray(image).save(file)
+    report = write(opened(made), opened(own), registry, tmp_path / "out")
+    (flag,) = report["flags"]
+    assert flag["text"] == "mean grey value: 100 (100 to 100), real images 100.0003 (100.0003 to 100.0003)"
+    assert "100 [100 to 100]" in next(line for line in quality_lines(report) if line.startswith("  mean grey"))
+    assert write(opened(made), opened(made, limit=11), registry, tmp_path / "same")["flags"] == []
+
+
 def test_the_number_of_processes_changes_no_byte(folder, registry, tmp_path, monkeypatch):
     monkeypatch.setattr(measure_module, "_FEW", 1)
     made, own = folder("made", range(60, 90)), folder("own", range(70, 100), masks=False)
