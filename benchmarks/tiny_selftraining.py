@@ -1,8 +1,8 @@
 """Self-training on rendered scenes: every control and method, alone and on top of FixMatch, over several seeds.
 
-Every seed has its own 20 labelled and 400 unlabelled scenes; all share the 300 unseen test scenes of the quickstart. All
-arms of a seed start from one model, which ``--burn-in`` steps on the labelled scenes made, and take ``--steps`` more at
-half the learning rate; the ceiling then sees the labels of all 420 scenes.
+Every seed has its own 20 labelled and 400 unlabelled scenes; all share the 300 unseen test scenes of the quickstart.
+All arms of a seed start from one model, which ``--burn-in`` steps on the labelled scenes made, and take ``--steps``
+more at half the learning rate; the ceiling then sees the labels of all 420 scenes.
 
 Finished arms are kept in ``--work``, and an arm that was stopped goes on from its last checkpoint.
 """
