@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -12,15 +14,18 @@ from genaug.engine.progress import bar
 from genaug.errors import SampleError
 from genaug.interfaces import Filter, FilterContext, Predictor
 from genaug.labels import LabelSpace
+from genaug.sources.survey import listed
 from genaug.types import Group, Sample, Verdict
 from genaug_basics.inference import BatchedPredictor
 from genaug_quality.agreement import agreement
 from genaug_quality.density import MIN_AREA, mask_density
-from genaug_quality.fidelity import Fidelity
+from genaug_quality.fidelity import Fidelity, common_size
 
 if TYPE_CHECKING:
     from genaug.recipe import BuildContext
     from genaug_quality.config import AgreementFilterOptions, DensityFilterOptions, FidelityFilterOptions
+
+log = logging.getLogger("genaug")
 
 
 class AgainstReal(Filter):
@@ -144,7 +149,8 @@ class FidelityFilter(AgainstReal):
         measure: A figure of `genaug_quality.fidelity.Fidelity`.
         percentile: See `AgainstReal`.
         threshold: See `AgainstReal`.
-        side: Short side that every image is brought to first; by default the smallest one of the real images.
+        side: Short side that every image is brought to first; by default the smallest one of the real images, see
+            `genaug_quality.fidelity.common_size`.
     """
 
     judges_unlabeled = True
@@ -171,7 +177,16 @@ class FidelityFilter(AgainstReal):
     def prepare(self, context: FilterContext) -> None:
         """Find the common size, then the threshold."""
         if self._figures.side is None and self.threshold is None:
-            self._figures.side = min(min(sample.size) for sample in bar(context.real(), "sizes"))
+            sizes = {sample.id: sample.size for sample in bar(context.real(), "sizes")}
+            self._figures.least, self._figures.side = common_size(Counter(sizes.values()))
+            small = [name for name, size in sizes.items() if min(size) < self._figures.least]
+            if small:
+                log.warning(
+                    "filter fidelity: images smaller than %d pixels have no figure, of the real ones %d: %s",
+                    self._figures.least,
+                    len(small),
+                    listed(small),
+                )
         super().prepare(context)
 
     def figures(self, samples: Sequence[Sample]) -> list[float]:

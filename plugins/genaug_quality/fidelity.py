@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 
 from genaug.report.figures import Conclusion, Figures, Measured, Record, Sizes, Statistic
 from genaug.rng import Rng
+from genaug.sources.survey import listed
 from genaug.types import Image, Sample
 from genaug_quality.glcm import PATCH, glcm_entropies
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 Glcm = Literal["both", "released", "joint"]
 QUALITY = 95
+#: Short sides that figures need: a patch of co-occurrence, a block of JPEG with halved chroma.
+NEEDED = (PATCH, 16)
 
 
 def gray(image: Image) -> NDArray[np.uint8]:
@@ -57,6 +60,21 @@ def resized(image: Image, side: int | None) -> Image:
     return np.asarray(PILImage.fromarray(image).resize(size, PILImage.Resampling.BICUBIC))
 
 
+def common_size(*sets: Sizes) -> tuple[int, int]:
+    """Return the short side below which images are left out, and the smallest of the others.
+
+    Brought to the size of one thumbnail, no image has a figure. So images below a patch are left out where at least
+    half of every set reach it, and else those below a block of JPEG, unless there are no others.
+    """
+    most = (n for n in NEEDED if all(2 * _reach(sizes, n) >= sizes.total() for sizes in sets))
+    least = next(most, NEEDED[-1] if any(_reach(sizes, NEEDED[-1]) for sizes in sets) else 0)
+    return least, min(min(size) for sizes in sets for size in sizes if min(size) >= least)
+
+
+def _reach(sizes: Sizes, side: int) -> int:
+    return sum(count for size, count in sizes.items() if min(size) >= side)
+
+
 class Fidelity(Figures):
     """Section ``fidelity``. Needs scikit-image for the noise.
 
@@ -65,7 +83,7 @@ class Fidelity(Figures):
             than it computes, the ``joint`` entropy, or ``both``; see `genaug_quality.glcm.glcm_entropies`.
         jpeg_quality: Of the compression ratio.
         side: Short side that all images are brought to first; None for the smallest of both sets where sizes differ,
-            and for no change where all are of one size.
+            see `common_size`, and for no change where all are of one size.
     """
 
     title = "Fidelity of the images"
@@ -79,6 +97,8 @@ class Fidelity(Figures):
 
     def __init__(self, *, glcm: Glcm = "both", jpeg_quality: int = QUALITY, side: int | None = None) -> None:
         self.glcm, self.jpeg_quality, self.side = glcm, jpeg_quality, side
+        #: Images with a smaller short side have no figures.
+        self.least = 0
         self._scaled = ""
         if glcm == "released":
             self.ranked = ("glcm_score",)
@@ -91,7 +111,7 @@ class Fidelity(Figures):
     def prepare(self, *, synthetic: Sizes, real: Sizes) -> None:
         """Choose a common size where there is none."""
         if self.side is None and len({*synthetic, *real}) > 1:
-            self.side = min(min(size) for size in (*synthetic, *real))
+            self.least, self.side = common_size(synthetic, real)
             self._scaled = f"the sizes differ: all images were resized to a short side of {self.side} pixels"
 
     def statistics(self) -> Sequence[Statistic]:
@@ -112,9 +132,13 @@ class Fidelity(Figures):
 
     def measure(self, samples: Sequence[Sample]) -> Sequence[Record]:
         """Measure every image."""
-        return [self._measure(resized(s.image, self.side)) for s in samples if s.image is not None]
+        return [self._measure(s.image) for s in samples if s.image is not None]
 
     def _measure(self, image: Image) -> Record:
+        if min(image.shape[:2]) < self.least:
+            names = ("glcm_score", "glcm_joint_entropy", "raw_bytes", "jpeg_bytes", "noise")
+            return dict.fromkeys(names, float("nan"))
+        image = resized(image, self.side)
         score, joint = glcm_entropies(gray(image))
         return {
             "glcm_score": score,
@@ -127,8 +151,13 @@ class Fidelity(Figures):
     def conclude(self, synthetic: Measured, real: Measured, rng: Rng) -> Conclusion:  # noqa: ARG002
         """Say at what size was measured, and where images were too small."""
         notes = [self._scaled] if self._scaled else []
+        left_out: dict[str, list[str]] = {}
         for name, measured in (("synthetic", synthetic), ("real", real)):
-            small = int(np.isnan(measured.numbers("glcm_joint_entropy")).sum())
+            out = np.isnan(measured.numbers("raw_bytes"))
+            left_out[name] = gone = [key for key, missing in zip(measured.ids, out, strict=True) if missing]
+            if gone:
+                notes.append(f"left out, smaller than {self.least} pixels: {len(gone)} {name} images: {listed(gone)}")
+            small = int(np.isnan(measured.numbers("glcm_joint_entropy")).sum()) - len(gone)
             if small:
                 notes.append(f"{small} {name} images are smaller than a patch of {PATCH} pixels: no GLCM figures")
-        return Conclusion({"side": self.side}, notes=tuple(notes))
+        return Conclusion({"side": self.side, "left_out": left_out}, notes=tuple(notes))

@@ -114,6 +114,20 @@ def test_images_are_brought_to_the_smallest_real_side():
     assert figure == noise_sigma(np.asarray(Image.fromarray(large).resize((24, 16), Image.Resampling.BICUBIC)))
 
 
+@pytest.mark.parametrize("measure", ["glcm_joint_entropy", "compression_ratio"])
+def test_a_real_thumbnail_changes_no_threshold(measure, caplog):
+    numbers = np.random.default_rng(0)
+    real = [Sample(str(i), numbers.integers(0, 256, (70 + i, 90, 3), dtype=np.uint8)) for i in range(4)]
+    alone, among = FidelityFilter(measure=measure), FidelityFilter(measure=measure)
+    alone.prepare(context(real))
+    assert not caplog.records
+    tiny = Sample("tiny", numbers.integers(0, 256, (1, 50, 3), dtype=np.uint8))
+    among.prepare(context([*real, tiny]))
+    assert among.threshold == alone.threshold
+    assert "images smaller than 64 pixels have no figure, of the real ones 1: tiny" in caplog.text
+    assert np.isnan(among.figures([tiny])).all()
+
+
 def test_a_threshold_needs_no_real_sample_and_a_percentile_does():
     group = make_group("a", 2)
     assert len(DensityFilter(labels=LABELS, threshold=2).judge(group, LABELS)) == 2

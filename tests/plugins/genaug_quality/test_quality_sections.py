@@ -16,7 +16,7 @@ from genaug_quality import duplicates as duplicates_module
 from genaug_quality.coverage import Coverage
 from genaug_quality.density import Density, mask_density
 from genaug_quality.duplicates import Duplicates, nearest, perceptual_hash
-from genaug_quality.fidelity import Fidelity, jpeg_bytes, noise_sigma, resized
+from genaug_quality.fidelity import Fidelity, common_size, jpeg_bytes, noise_sigma, resized
 
 LABELS = LabelSpace({1: "road", 4: "car", 9: "tree"})
 
@@ -131,6 +131,37 @@ def test_the_quirk_is_a_choice():
         "released": ["glcm_score", "compression_ratio"],
         "joint": ["glcm_joint_entropy", "compression_ratio"],
     }
+
+
+def test_one_thumbnail_spoils_nothing():
+    large, thumbnail, line = ([Sample(f"{k}{i}", smooth(i, size)) for i in range(n)]
+                              for k, n, size in (("l", 4, (70, 90)), ("t", 1, (8, 8)), ("w", 1, (1, 50))))  # fmt: skip
+    alone, among = Fidelity(), Fidelity()
+    alone.prepare(synthetic=Counter({(70, 90): 4}), real=Counter({(70, 90): 4}))
+    among.prepare(synthetic=Counter({(70, 90): 4, (8, 8): 1, (1, 50): 1}), real=Counter({(70, 90): 4}))
+    assert (among.side, among.least) == (70, 64)
+    assert among.measure(large) == alone.measure(large)
+    both, real = measured(among, [*large, *thumbnail, *line]), measured(among, large)
+    assert np.isnan(both.columns["raw_bytes"]).tolist() == [False] * 4 + [True] * 2
+    done = among.conclude(both, real, Rng(0))
+    assert done.notes[1] == "left out, smaller than 64 pixels: 2 synthetic images: t0, w0"
+    assert len(done.notes) == 2
+    assert done.figures["left_out"] == {"synthetic": ["t0", "w0"], "real": []}
+
+
+@pytest.mark.parametrize(
+    ("sets", "found"),
+    [
+        ([{(80, 90): 3, (8, 8): 1}, {(70, 99): 9}], (64, 70)),
+        ([{(80, 90): 1, (60, 60): 2}, {(70, 99): 9}], (16, 60)),  # most of one set is below a patch
+        ([{(80, 90): 1, (60, 60): 2}, {(70, 99): 9, (3, 9): 2}], (16, 60)),
+        ([{(9, 9): 2, (8, 90): 1}, {(70, 99): 9}], (16, 70)),  # no figures of the first set
+        ([{(9, 9): 2}, {(8, 90): 1}], (0, 8)),
+        ([{(80, 90): 1, (1, 50): 1}], (64, 80)),
+    ],
+)
+def test_common_sizes(sets, found):
+    assert common_size(*map(Counter, sets)) == found
 
 
 def test_images_smaller_than_a_patch_are_counted():
