@@ -22,6 +22,8 @@ from genaug_torch.views import channels
 #: What dictionaries call an image and its mask: transformers, and the data sets of the Hub.
 IMAGES = ("pixel_values", "image")
 MASKS = ("labels", "label", "mask", "annotation")
+#: Above it, a float image is one of 0 to 255; normalised ones stay below.
+FLOATS_TO = 16.0
 #: Permutations in memory: an epoch in shuffled order goes to and fro between them.
 ROUNDS_KEPT = 8
 
@@ -125,13 +127,15 @@ class SegmentationCollator:
         """Return a batch.
 
         Returns:
-            ``pixel_values`` float32 ``[B, 3, H, W]`` and ``labels`` int64 ``[B, H, W]`` (none if an item has no mask);
-            of pairs also ``unlabeled`` float32 ``[M, 3, H, W]``. Where an item knows of padding, ``labeled_valid`` and
+            ``pixel_values`` float32 ``[B, 3, H, W]`` and ``labels`` int64 ``[B, H, W]`` (none if no item has a mask); of
+            pairs also ``unlabeled`` float32 ``[M, 3, H, W]``. Where an item knows of padding, ``labeled_valid`` and
             ``valid`` (of the unlabelled images), bool.
 
         Raises:
-            SampleError: An item of another form, or images of several sizes.
+            SampleError: No item, one of another form, masks for some only, or images of several sizes.
         """
+        if not items:
+            raise SampleError("no item", where="SegmentationCollator", allowed="at least one")
         pairs = [item for item in items if isinstance(item, Pair)]
         images, masks, valid = self._stacked([item.labeled if isinstance(item, Pair) else item for item in items])
         batch = {"pixel_values": images, "labels": masks, "labeled_valid": valid}
@@ -152,7 +156,16 @@ class SegmentationCollator:
                 hint="Resize or crop in the dataset: genaug_torch.WeakView crops, pads and tells what is padding",
             )
         given = [mask for mask in masks if mask is not None]
-        labels = torch.stack(given) if len(given) == len(masks) else None
+        if 0 < len(given) < len(masks):
+            bare = next(number for number, mask in enumerate(masks) if mask is None)
+            name = f" ({items[bare].id})" if isinstance(items[bare], Sample) else ""
+            raise SampleError(
+                f"item {bare} of the batch{name} has no mask, {len(given)} of {len(masks)} have one",
+                where="SegmentationCollator",
+                allowed="masks for all items or for none",
+                hint="Unlabelled images come by genaug_transformers.WithUnlabeled(labeled, unlabeled)",
+            )
+        labels = torch.stack(given) if given else None
         if all(mask is None for mask in valid):
             return torch.stack(images), labels, None
         whole = torch.ones(next(iter(sizes)), dtype=torch.bool)
@@ -196,6 +209,9 @@ def _image(value: Any) -> Tensor:
         if value.dtype == torch.uint8:
             return value.float() / 255
         if value.is_floating_point():
+            if value.numel() and value.max() > FLOATS_TO:
+                found = f"a float image with values up to {float(value.max()):.4g}"
+                raise SampleError(found, where="SegmentationCollator", allowed="0 to 1, or uint8", hint="Divide by 255")
             return value
     raise _strange(value)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from genaug.errors import ConfigError
+from genaug.errors import ConfigError, SampleError
 from genaug_torch import SemiSupervisedStep, supervised_loss
 from genaug_torch.epochs import hand_on
 
@@ -137,7 +137,19 @@ class SelfTrainingTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,  # noqa: ARG002 -- losses are means
     ) -> Any:
-        """Return the loss of a step on a batch of `SegmentationCollator`."""
+        """Return the loss of a step on a batch of `SegmentationCollator`.
+
+        Raises:
+            SampleError: The batch has no images or no labels.
+        """
+        for name in ("pixel_values", "labels"):
+            if name not in inputs:
+                raise SampleError(
+                    f"a batch without {name!r}, of {', '.join(inputs) or 'nothing'}",
+                    where="SelfTrainingTrainer",
+                    allowed="labelled images, and unlabelled ones beside them",
+                    hint="Take SegmentationCollator() as data_collator, and WithUnlabeled(labeled, unlabeled) as data",
+                )
         loss, self._figures = self.step(
             inputs["pixel_values"],
             inputs["labels"],

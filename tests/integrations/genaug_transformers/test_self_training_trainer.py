@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import TensorDataset
 from transformers import Trainer, TrainingArguments
 
-from genaug.errors import ConfigError
+from genaug.errors import ConfigError, SampleError
 from genaug_torch import MixedDataset, SemiSupervisedStep
 from genaug_transformers import SegmentationCollator, SelfTrainingTrainer, WithUnlabeled
 
@@ -215,6 +215,12 @@ def test_every_family_trains(make_model, tmp_path, family):
     # Entries that the model's forward does not take, which a plain Trainer would drop.
     rows = [{"image": image, "mask": mask} for image, mask in trainer.eval_dataset]
     assert trainer.evaluate(rows)["eval_teacher_loss"] == trainer.evaluate()["eval_teacher_loss"] > 0
+
+
+def test_a_batch_without_labels_is_told(make_model, tmp_path):
+    made = make(make_model("dpt"), tmp_path)
+    with pytest.raises(SampleError, match=r"a batch without 'labels', of pixel_values\. .*WithUnlabeled"):
+        made.compute_loss(made.model, {"pixel_values": torch.zeros(1, 3, 32, 32)})
 
 
 def test_burn_in_needs_no_unlabelled_images(make_model, tmp_path):
