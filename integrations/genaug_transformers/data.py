@@ -127,8 +127,8 @@ class SegmentationCollator:
         """Return a batch.
 
         Returns:
-            ``pixel_values`` float32 ``[B, 3, H, W]`` and ``labels`` int64 ``[B, H, W]`` (none if no item has a mask); of
-            pairs also ``unlabeled`` float32 ``[M, 3, H, W]``. Where an item knows of padding, ``labeled_valid`` and
+            ``pixel_values`` float32 ``[B, 3, H, W]`` and ``labels`` int64 ``[B, H, W]`` (none if no item has a mask);
+            of pairs also ``unlabeled`` float32 ``[M, 3, H, W]``. Where an item knows of padding, ``labeled_valid`` and
             ``valid`` (of the unlabelled images), bool.
 
         Raises:

@@ -78,7 +78,7 @@ def test_unlabelled_items_and_padding():
         ([], "no item"),
         ([(PIXELS, MASK), PIXELS, PIXELS], r"item 1 of the batch has no mask, 1 of 3 have one.*WithUnlabeled"),
         ([(PIXELS, MASK), Sample("b7", PIXELS)], r"item 1 of the batch \(b7\) has no mask"),
-        ([(FLOATS * 255, MASK)], "a float image with values up to 255.*Divide by 255"),
+        ([(FLOATS * 255, MASK)], r"a float image with values up to 2\d\d.*Divide by 255"),
         ([{"picture": PIXELS}], "a dict with picture.*remove_unused_columns"),
         ([(PIXELS, MASK, "x")], "a tuple of 3"),
         ([PIXELS[..., :1]], r"uint8 of shape \(4, 6, 1\)"),
