@@ -137,7 +137,7 @@ def store_card(
     labels: LabelSpace,
     wishes: Wishes,
     counts: Mapping[str, int],
-    folders: Sequence[str],
+    rows: Sequence[str],
     pictures: Sequence[str],
 ) -> bytes:
     """Return the card of a store.
@@ -148,46 +148,52 @@ def store_card(
         labels: Class table.
         wishes: License, tags, figures.
         counts: ``images``, ``kept``, and per filter what it dropped.
-        folders: Where the images and masks of the rows are.
+        rows: Patterns of the files that hold the rows, for the viewer.
         pictures: Places of the pictures in the repository.
     """
-    generator = (info["recipe"].get("generator") or {}).get("use", "unknown")
+    generator = str((info["recipe"].get("generator") or {}).get("use", "unknown"))
     meta = {
         "license": wishes.license,
         "pretty_name": info.get("name", repo),
         "task_categories": ["image-segmentation"],
         "size_categories": [_size(counts["images"])],
-        "tags": tags_of({}, "genaug", "synthetic", str(generator), wishes=wishes),
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": "train", "path": ["metadata.jsonl", *(f"{name}/*" for name in folders)]}],
-            }
-        ],
+        "tags": tags_of({}, "genaug", "synthetic", generator, wishes=wishes),
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": list(rows)}]}],
         # The Hub leaves keys that it does not know alone.
         "genaug": {
             "class_names": dict(labels.names),
             "ignore_index": labels.ignore_index,
-            "generator": str(generator),
+            "generator": generator,
             "samples_hash": info["samples_hash"],
             "recipe": "recipe.resolved.yaml",
         },
     }
+    return join_card(meta, _store_parts(info, generator, repo, labels, wishes, counts, pictures))
+
+
+def _store_parts(
+    info: Mapping[str, Any],
+    generator: str,
+    repo: str,
+    labels: LabelSpace,
+    wishes: Wishes,
+    counts: Mapping[str, int],
+    pictures: Sequence[str],
+) -> list[str]:
+    """Return the text of a store's card; the arguments are those of `store_card`."""
     dropped = [
         Figure(name=f"dropped by the filter {name}", value=n, command="genaug filter recipe.resolved.yaml")
         for name, n in counts.items()
         if name not in ("images", "kept")
     ]
     shown = [f"![{place.rpartition('/')[2]}]({place})" for place in pictures]
-    return join_card(
-        meta,
-        [
-            f"# {info.get('name', repo)}",
-            f"""{counts["images"]} **synthetic** images with masks for semantic segmentation, made by a model
+    return [
+        f"# {info.get('name', repo)}",
+        f"""{counts["images"]} **synthetic** images with masks for semantic segmentation, made by a model
 (`{generator}`, genaug); {counts["kept"]} of them are to train on (`kept`). No image here is a photograph.""",
-            class_table(labels),
-            "\n\n".join(["## Pictures", *shown]) if shown else "",
-            f"""## Use
+        class_table(labels),
+        "\n\n".join(["## Pictures", *shown]) if shown else "",
+        f"""## Use
 
 ```python
 from datasets import load_dataset
@@ -198,10 +204,9 @@ rows = rows.filter(lambda row: row["kept"])  # image, mask (a pixel is a class i
 
 `genaug pull datasets/{repo}` makes a store of it, for genaug's own datasets. `recipe.resolved.yaml` has every option
 that made it, `manifest.jsonl` one row per image with its seed and its models.""",
-            f"## License\n\n`{wishes.license}`. The license of the model that made the images may say more.",
-            figure_table([*dropped, *wishes.figures]),
-        ],
-    )
+        f"## License\n\n`{wishes.license}`. The license of the model that made the images may say more.",
+        figure_table([*dropped, *wishes.figures]),
+    ]
 
 
 def _size(count: int) -> str:

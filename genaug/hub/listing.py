@@ -17,7 +17,7 @@ MIB, GIB = 2**20, 2**30
 #: What may be fetched, and how large one file may be. Nothing here can carry code: no pickle, no Python.
 LIMITS = {
     ".safetensors": 32 * GIB, ".json": 16 * MIB, ".jsonl": 4 * GIB, ".yaml": 16 * MIB, ".md": 4 * MIB,
-    ".txt": 16 * MIB, ".png": 64 * MIB, ".jpg": 64 * MIB,
+    ".txt": 16 * MIB, ".png": 64 * MIB, ".jpg": 64 * MIB, ".parquet": 4 * GIB,
 }  # fmt: skip
 #: The same for the client, as patterns; it calls a copy complete that has all of these.
 ALLOWED, HIDDEN = [f"*{suffix}" for suffix in LIMITS], [".*", "*/.*"]
@@ -79,8 +79,12 @@ class Listing:
     private: bool
     files: dict[str, RemoteFile]
 
-    def wanted(self, max_bytes: int = MAX_BYTES) -> list[RemoteFile]:
+    def wanted(self, max_bytes: int = MAX_BYTES, *, more: str = "allow more with --max-size") -> list[RemoteFile]:
         """Return the files that may be fetched; those of other types are left where they are.
+
+        Args:
+            max_bytes: Of all together.
+            more: What to do if that is too little.
 
         Raises:
             HubError: A name leads out of the folder, or there is too much of it. Files of any type count for names:
@@ -88,7 +92,7 @@ class Listing:
         """
         where = str(self.ref)
         for path in self.files:
-            _check_name(path, where)
+            check_name(path, where)
         wanted = [file for file in self.files.values() if is_wanted(file.path)]
         for file in wanted:
             limit = LIMITS[PurePosixPath(file.path).suffix]
@@ -98,7 +102,7 @@ class Listing:
             raise HubError(f"{len(wanted):,} files", where=where, allowed=f"at most {MAX_FILES:,}")
         if (total := sum(file.size for file in wanted)) > max_bytes:
             found, allowed = f"{total / GIB:.1f} GiB in {len(wanted)} files", f"at most {max_bytes / GIB:.1f} GiB"
-            raise HubError(found, where=where, allowed=allowed, hint="If it is right, allow more with --max-size")
+            raise HubError(found, where=where, allowed=allowed, hint=f"If it is right, {more}")
         return wanted
 
 
@@ -108,7 +112,12 @@ def is_wanted(path: str) -> bool:
     return pure.suffix in LIMITS and not any(part.startswith(".") for part in pure.parts)
 
 
-def _check_name(path: str, where: str) -> None:
+def check_name(path: str, where: str) -> None:
+    """Refuse a name that leads out of a folder, or that some system could not write.
+
+    Raises:
+        HubError: It is such.
+    """
     parts = path.split("/")
     bad = any(part in ("", ".", "..") or len(part) > 255 or part != part.strip() for part in parts)
     if bad or len(parts) > 16 or any(c in '\\:*?"<>|' or not c.isprintable() for c in path):

@@ -14,6 +14,7 @@ from genaug.config import Options, validate
 from genaug.errors import ConfigError
 from genaug.hub.places import machine_paths
 from genaug.hub.reference import RepoType
+from genaug.hub.shards import Packed
 
 
 class Figure(Options):
@@ -51,21 +52,23 @@ class Parcel:
 
     Args:
         type: Of the repository.
-        files: Place in the repository -> file of this machine, or bytes.
+        files: Place in the repository -> file of this machine, bytes, or what is packed when it is sent.
         owned: What names begin with that only a push of genaug wrote; further such files on the Hub go.
         about: What the report says of it.
         notes: What the user should know before it is public.
     """
 
     type: RepoType
-    files: dict[str, Path | bytes]
+    files: Mapping[str, Path | bytes | Packed]
     owned: tuple[str, ...]
     about: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
 
-def size_of(content: Path | bytes) -> int:
-    """Return the length of a file or of bytes."""
+def size_of(content: Path | bytes | Packed) -> int:
+    """Return the length of a file or of bytes; of what is packed, that of its pictures."""
+    if isinstance(content, Packed):
+        return content.size
     return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 

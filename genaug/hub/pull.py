@@ -15,7 +15,8 @@ from genaug.hub.client import is_offline, make_client
 from genaug.hub.errors import HubError, NotOnHubError, hub_errors, offline
 from genaug.hub.listing import ALLOWED, HIDDEN, MAX_BYTES, Listing, RemoteFile, is_wanted, read_listing
 from genaug.hub.reference import HubRef
-from genaug.hub.stores import check_store
+from genaug.hub.shards import FOLDER, require_pyarrow
+from genaug.hub.stores import check_store, unpack_store
 from genaug.hub.weights import check_weights
 from genaug.store.files import DATASET, system_errors, write_if_changed
 
@@ -41,7 +42,7 @@ def pull(
 
     Files arrive in ``<folder>.partial``, one after the other and never whole in memory; the folder appears when all of
     them are there and were checked. A folder that is there already, and empty, is filled then. A call that was
-    interrupted goes on with what is missing.
+    interrupted goes on with what is missing. Shards are unpacked, which takes twice the space meanwhile.
 
     Args:
         repo: ``org/name``, ``org/name@revision``, ``datasets/org/name``; ``hf-hub:`` before it is fine. Without
@@ -71,6 +72,8 @@ def pull(
         raise HubError(
             "no adapter and no store of genaug", where=str(ref), allowed=f"a repository with {CONFIG} or {DATASET}"
         )
+    if _is_packed(wanted):
+        require_pyarrow(str(ref))
     target = Path(folder).expanduser() if folder is not None else Path(ref.repo.partition("/")[2])
     unchanged = _is_there(target, wanted)
     report = {
@@ -112,7 +115,9 @@ def fetch(ref: HubRef) -> Path:
             raise
         log.warning("%s Using the copy of an earlier download.", error)
         return _checked(folder, str(ref))
-    wanted = listing.wanted()
+    wanted = listing.wanted(MAX_BYTES, more=_by_hand(ref, " --max-size GIB"))
+    if _is_packed(wanted):
+        raise HubError("a large store, in shards", where=str(ref), hint=f"To unpack it, {_by_hand(ref)}")
     folder = _download(api, listing, wanted)
     if ref.revision != listing.commit and listing.commit is not None:
         # The cache's own way to remember which commit a branch was.
@@ -121,6 +126,10 @@ def fetch(ref: HubRef) -> Path:
             remembered.parent.mkdir(parents=True, exist_ok=True)
         write_if_changed(remembered, listing.commit.encode(), tag="hub")
     return _checked(folder, str(ref))
+
+
+def _by_hand(ref: HubRef, options: str = "") -> str:
+    return f"run 'genaug pull {ref} FOLDER{options}' once and name that folder instead"
 
 
 def cached(ref: HubRef) -> Path | None:
@@ -210,20 +219,31 @@ def _is_there(target: Path, wanted: Sequence[RemoteFile]) -> bool:
     present = {path for path in target.iterdir() if path.name != _UNFINISHED} if target.is_dir() else {target}
     if not present:
         return False
-    if target.is_dir():
-        missing = [f for f in wanted if not ((target / f.path).is_file() and f.holds(target / f.path))]
-        if not missing:
-            return True
-        if (target / _UNFINISHED).is_dir() and _files_in(present) <= {target / f.path for f in wanted} - {
-            target / f.path for f in missing
-        }:
-            return False  # an earlier call was cut while it moved its files here
+    packed = _is_packed(wanted)
+    kept = [f for f in wanted if not (packed and f.path.startswith(FOLDER))]
+    held = {target / f.path for f in kept if (target / f.path).is_file() and f.holds(target / f.path)}
+    if len(held) == len(kept) and (not packed or _is_sound(target)):
+        return True
+    if (target / _UNFINISHED).is_dir():  # an earlier call was cut while it moved its files here
+        files = {file for path in present for file in (path, *path.rglob("*")) if not file.is_dir()}
+        if all(packed and file.suffix == ".png" for file in files - held):
+            return False
     raise ConfigError("the folder holds something else", where=str(target), hint="Name another folder, or empty it")
 
 
-def _files_in(paths: Iterable[Path]) -> set[Path]:
-    """Return the files among `paths` and in the folders among them."""
-    return {file for path in paths for file in (path, *path.rglob("*")) if not file.is_dir()}
+def _is_packed(wanted: Iterable[RemoteFile]) -> bool:
+    """Return True for a store whose pictures are in shards."""
+    paths = {file.path for file in wanted}
+    return DATASET in paths and CONFIG not in paths and any(path.startswith(FOLDER) for path in paths)
+
+
+def _is_sound(store: Path) -> bool:
+    """Return True if the pictures of a store are those that its tables speak of."""
+    try:
+        check_store(store)
+    except GenaugError:
+        return False
+    return True
 
 
 def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Path) -> None:
@@ -241,9 +261,13 @@ def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Pa
             if path.is_file() and path not in kept:
                 path.unlink()
     try:
+        if _is_packed(wanted):
+            with system_errors("write", partial):
+                unpack_store(partial, where=str(listing.ref))
         _checked(partial, str(listing.ref))
-    except GenaugError:
-        shutil.rmtree(partial, ignore_errors=True)  # refused: nothing of it stays
+    except GenaugError as error:
+        if getattr(error, "errno", None) is None:  # else it is this machine that could not, and the next call goes on
+            shutil.rmtree(partial, ignore_errors=True)  # refused: nothing of it stays
         raise
     with system_errors("write", target):
         if partial.parent == target:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from genaug.errors import ConfigError
 from genaug.hub.adapters import CONFIG, adapter_parcel
@@ -16,14 +19,12 @@ from genaug.hub.licenses import check_license
 from genaug.hub.listing import Listing, read_listing
 from genaug.hub.parcel import Parcel, Wishes, read_figures, size_of
 from genaug.hub.reference import HubRef
+from genaug.hub.shards import Packed
 from genaug.hub.stores import store_parcel
 from genaug.store.files import DATASET
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-#: The Hub's own limit for large files in one commit.
-MAX_COMMIT = 25_000
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def push(
     """Publish an adapter folder as a model repository, or a sample store as a dataset.
 
     The folder is read and checked whole before the Hub is asked for anything, and does not change. What is there
-    already is not sent again; if all of it is, no commit is made.
+    already is not sent again; if all of it is, no commit is made. A store of more than 10,000 pictures, which are more
+    files than the Hub takes, is packed in parquet files (`genaug.hub.shards`).
 
     Args:
         folder: Written by ``genaug adapt``, or a complete store.
@@ -89,13 +91,7 @@ def push(
         HubError: The Hub cannot be reached or refuses; the repository is as before.
     """
     folder = Path(folder).expanduser()
-    is_store = (folder / DATASET).is_file()
-    if not is_store and not (folder / CONFIG).is_file():
-        raise ConfigError(
-            "neither an adapter nor a store" if folder.is_dir() else "no such folder",
-            where=str(folder),
-            allowed=f"a folder with {CONFIG} (of 'genaug adapt') or {DATASET} (of 'genaug run')",
-        )
+    is_store = _is_store(folder)
     what = "the images come from a model with a license of its own" if is_store else "see also the base model's license"
     wishes = Wishes(
         license=check_license(license, what=what),
@@ -105,17 +101,11 @@ def push(
         figures=read_figures(Path(figures)) if figures is not None else (),
         pictures=pictures,
     )
-    named = HubRef.parse(repo)
-    if named.revision is not None:
-        raise ConfigError(f"{repo!r} names a revision", where="repo", hint="Name what you push with --version")
-    ref = HubRef(named.repo, None, "dataset" if is_store else "model")
-    if version is not None:
-        HubRef(ref.repo, version)  # the form of a revision
-    if create_pr and version is not None:
-        raise ConfigError("a version of a proposal", where="version", hint="Tag it once the proposal is merged")
-    parcel = (store_parcel if is_store else adapter_parcel)(folder, ref.repo, wishes)
+    target = Target(_reference(repo, is_store), private, create_pr, version)
+    _check_version(target)
+    parcel = (store_parcel if is_store else adapter_parcel)(folder, target.ref.repo, wishes)
     report = {
-        "repo": ref.repo,
+        "repo": target.ref.repo,
         "type": parcel.type,
         **parcel.about,
         "license": wishes.license,
@@ -127,8 +117,43 @@ def push(
         assert isinstance(card, bytes)  # both kinds of parcels write their card
         return {**report, "dry_run": True, "card": card.decode()}
     if is_offline():
-        raise HubError("HF_HUB_OFFLINE keeps genaug from asking the Hub", where=str(ref), hint="Unset it, or --dry-run")
-    return {**report, **send(make_client(token), parcel, Target(ref, private, create_pr, version))}
+        found, hint = "HF_HUB_OFFLINE keeps genaug from asking the Hub", "Unset it, or --dry-run"
+        raise HubError(found, where=str(target.ref), hint=hint)
+    return {**report, **send(make_client(token), parcel, target)}
+
+
+def _is_store(folder: Path) -> bool:
+    """Return True for a store, False for an adapter.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if (folder / DATASET).is_file():
+        return True
+    if (folder / CONFIG).is_file():
+        return False
+    raise ConfigError(
+        "neither an adapter nor a store" if folder.is_dir() else "no such folder",
+        where=str(folder),
+        allowed=f"a folder with {CONFIG} (of 'genaug adapt') or {DATASET} (of 'genaug run')",
+    )
+
+
+def _reference(repo: str, is_store: bool) -> HubRef:
+    named = HubRef.parse(repo)
+    if named.revision is not None:
+        raise ConfigError(f"{repo!r} names a revision", where="repo", hint="Name what you push with --version")
+    if named.type == "dataset" and not is_store:
+        hint = f"Adapters are published as models: {named.repo}"
+        raise ConfigError(f"{repo!r} is a dataset, and the folder holds an adapter", where="repo", hint=hint)
+    return HubRef(named.repo, None, "dataset" if is_store else "model")
+
+
+def _check_version(target: Target) -> None:
+    if target.version is not None:
+        HubRef(target.ref.repo, target.version)  # the form of a revision
+        if target.create_pr:
+            raise ConfigError("a version of a proposal", where="version", hint="Tag it once the proposal is merged")
 
 
 def send(api: HfApi, parcel: Parcel, target: Target) -> dict[str, Any]:
@@ -146,25 +171,59 @@ def send(api: HfApi, parcel: Parcel, target: Target) -> dict[str, Any]:
         hint = "Make it private on its page first, or leave --private out"
         raise HubError("the repository is there already, and it is public", where=where, hint=hint)
     _check_kind(api, parcel, listing)
-    changed = {
-        name: content
-        for name, content in parcel.files.items()
-        if name not in listing.files or not listing.files[name].holds(content)
-    }
     stale = [name for name in listing.files if name.startswith(parcel.owned) and name not in parcel.files]
     result = {
         "url": f"{api.endpoint}/{'datasets/' if ref.type == 'dataset' else ''}{ref.repo}",
         "commit": listing.commit,
-        "unchanged": not changed and not stale,
-        "sent": len(changed),
         "removed": len(stale),
         "pull_request": None,
     }
-    if changed or stale:
-        result |= _commit(api, changed, stale, target, listing.commit)
+    with TemporaryDirectory(prefix="genaug-push-") as folder:
+        additions = _additions(api, parcel, target, listing, Path(folder))
+        result |= {"sent": len(additions), "unchanged": not additions and not stale}
+        if additions or stale:
+            result |= _commit(api, [*additions, *_deletions(parcel, stale)], target, listing.commit)
     if target.version is not None:
         _tag(api, target, str(result["commit"]))
     return result
+
+
+def _additions(api: HfApi, parcel: Parcel, target: Target, listing: Listing, folder: Path) -> list[CommitOperationAdd]:
+    """Return what the repository lacks. Shards are made, compared and sent one by one, each in the space of one."""
+    from huggingface_hub import CommitOperationAdd
+
+    def lacks(name: str, content: Path | bytes) -> bool:
+        return name not in listing.files or not listing.files[name].holds(content)
+
+    additions, packed = [], []
+    for name, content in sorted(parcel.files.items()):
+        if isinstance(content, Packed):
+            packed.append((name, content))
+        elif lacks(name, content):
+            additions.append(CommitOperationAdd(name, content))
+    for name, shard in tqdm(packed, "pack and send", unit="shard", delay=1):
+        path = folder / Path(name).name
+        shard.write(path)
+        if lacks(name, path):
+            addition = CommitOperationAdd(name, path)
+            with hub_errors(str(target.ref)):
+                api.preupload_lfs_files(
+                    target.ref.repo, [addition], repo_type=target.ref.type, create_pr=target.create_pr
+                )
+            additions.append(addition)
+            if addition.path_or_fileobj:  # no large file to this Hub: it goes with the commit
+                continue
+        path.unlink()
+    return additions
+
+
+def _deletions(parcel: Parcel, stale: Sequence[str]) -> list[CommitOperationDelete]:
+    """Return what to remove: folders of which nothing stays as one."""
+    from huggingface_hub import CommitOperationDelete
+
+    gone = [p for p in parcel.owned if p.endswith("/") and not any(name.startswith(p) for name in parcel.files)]
+    whole = [folder for folder in gone if any(name.startswith(folder) for name in stale)]
+    return [CommitOperationDelete(name) for name in (*whole, *(n for n in stale if not n.startswith(tuple(whole))))]
 
 
 def _check_kind(api: HfApi, parcel: Parcel, listing: Listing) -> None:
@@ -192,22 +251,14 @@ def _check_kind(api: HfApi, parcel: Parcel, listing: Listing) -> None:
 
 
 def _commit(
-    api: HfApi, changed: dict[str, Path | bytes], stale: list[str], target: Target, parent: str | None
+    api: HfApi, operations: Sequence[CommitOperationAdd | CommitOperationDelete], target: Target, parent: str | None
 ) -> dict[str, Any]:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    ref, where = target.ref, str(target.ref)
-    if len(changed) > MAX_COMMIT:
-        raise HubError(
-            f"{len(changed):,} files", where=where, allowed=f"{MAX_COMMIT:,}, the Hub's limit for one commit"
-        )
-    operations: list[Any] = [CommitOperationAdd(name, content) for name, content in sorted(changed.items())]
-    operations += [CommitOperationDelete(name) for name in stale]
-    with hub_errors(where):
+    ref = target.ref
+    with hub_errors(str(ref)):
         done = api.create_commit(
             ref.repo,
             operations,
-            commit_message=f"genaug push: {len(changed)} files",
+            commit_message=f"genaug push: {len(operations)} changes",
             repo_type=ref.type,
             create_pr=target.create_pr,
             # Nobody else's change is written over: the Hub refuses if the branch has moved since it was listed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 import yaml
 
 from genaug.errors import StoreError
+from genaug.hub import shards
 from genaug.hub.card import store_card
+from genaug.hub.listing import check_name
 from genaug.hub.parcel import Parcel, Wishes, inside
 from genaug.hub.places import clean, machine_paths
 from genaug.recipe import digest
@@ -24,7 +26,7 @@ from genaug.store.verdicts import FilterResults
 
 CARD, LABELS = "README.md", "id2label.json"
 _PREVIEW = "pictures/preview.png"
-_OWNED = ("images/", "masks/", "combined/", "conditions/", "filters/", _PREVIEW)
+_OWNED = ("images/", "masks/", "combined/", "conditions/", "filters/", shards.FOLDER, _PREVIEW)
 _SHOWN = 4
 
 
@@ -87,6 +89,18 @@ def check_store(folder: Path, *, where: str | None = None) -> SampleStore:
     return store
 
 
+def unpack_store(folder: Path, *, where: str) -> None:
+    """Make a store of what was fetched of a packed one; see `genaug.hub.shards`.
+
+    Raises:
+        StoreError, HubError: Its tables or shards are damaged, or name files outside of it; one line.
+    """
+    names = {name for name in store_names(SampleStore.open(folder)) if name.endswith(".png")}
+    for name in names:
+        check_name(name, where)
+    shards.unpack(folder, names, where=where)
+
+
 def store_parcel(folder: Path, repo: str, wishes: Wishes) -> Parcel:
     """Return what to publish of a store; nothing of it changes.
 
@@ -99,47 +113,55 @@ def store_parcel(folder: Path, repo: str, wishes: Wishes) -> Parcel:
         raise StoreError(found, where=str(folder), hint="Run 'genaug run' to finish, then push")
     view = store.training_view()  # raises unless every filter has judged
     check_store(folder)
-    notes = []
-    paths = machine_paths(store.info["recipe"])
-    if paths:
-        notes.append(f"{len(paths)} paths of this machine are cut down to their last part, e.g. {paths[0]}")
-    info = {**clean(store.info), "labels": store.info["labels"]}  # names of classes stay, whatever they look like
-    info["recipe"]["labels"] = store.info["recipe"].get("labels", store.info["labels"])
-    files: dict[str, Path | bytes] = {
-        name: inside(folder, folder / name) for name in sorted(store_names(store)) if name.endswith(".png")
-    }
-    files[DATASET] = (json_text(info, where=DATASET, indent=2) + "\n").encode()
-    files[MANIFEST] = _lines(row for _, row in Journal(folder / MANIFEST).scan())
-    files[METADATA] = _lines(_without_paths(row) for _, row in _metadata(store))
-    for name in store.filters:
-        part = f"filters/{name}"
-        files[f"{part}/verdicts.jsonl"] = _lines(row for _, row in Journal(folder / part / "verdicts.jsonl").scan())
-        judged = json.loads((folder / part / "filter.json").read_bytes())
-        judged["filter"] = clean(judged["filter"])
-        # The hash says that the file is whole, so it follows what is written.
-        judged["hash"] = digest(judged["filter"])
-        files[f"{part}/filter.json"] = (json_text(judged, where=name, indent=2) + "\n").encode()
-    head = "# Every option of the run, defaults included. Paths of the machine it ran on are left out.\n"
-    files[RESOLVED] = (head + yaml.safe_dump(info["recipe"], sort_keys=False, allow_unicode=True)).encode()
-    labels = store.labels
-    files[LABELS] = (
-        json.dumps({str(i): n for i, n in labels.names.items()}, indent=2, ensure_ascii=False) + "\n"
-    ).encode()
-    pictures = {_PREVIEW: _preview(store)} if wishes.pictures and len(store) else {}
-    files |= pictures
+    info, notes = _public_info(store)
+    pictures = {name: inside(folder, folder / name) for name in sorted(store_names(store)) if name.endswith(".png")}
+    rows = [_without_paths(row) for _, row in _metadata(store)]
+    preview = {_PREVIEW: _preview(store)} if wishes.pictures and len(store) else {}
+    files: dict[str, Path | bytes | shards.Packed] = {**pictures, **_tables(store, info, rows), **preview}
+    shown = [METADATA, *(f"{place}/*" for place in sorted({n.rpartition("/")[0] for r in rows for n in _pictures(r)}))]
+    if len(pictures) > shards.MAX_PICTURES:
+        packed = shards.pack(folder, rows, pictures)
+        notes.append(f"{len(pictures):,} pictures are packed in {len(packed)} files; 'genaug pull' unpacks them")
+        files = {**{name: content for name, content in files.items() if name not in pictures}, **packed}
+        shown = [f"{shards.FOLDER}train-*.parquet"]
     counts = {"images": len(store), "kept": len(view), **_dropped(store)}
-    shown = {name.rpartition("/")[0] for _, row in _metadata(store) for name in _pictures(row)}
     files[CARD] = store_card(
-        info,
-        repo=repo,
-        labels=labels,
-        wishes=wishes,
-        counts=counts,
-        folders=sorted(shown),
-        pictures=list(pictures),
+        info, repo=repo, labels=store.labels, wishes=wishes, counts=counts, rows=shown, pictures=list(preview)
     )
     about = {"samples": len(store), "kept": len(view), "filters": list(store.filters)}
     return Parcel("dataset", files, _OWNED, about, notes)
+
+
+def _public_info(store: SampleStore) -> tuple[dict[str, Any], list[str]]:
+    """Return ``dataset.json`` without paths of this machine, and what to tell of them."""
+    paths = machine_paths(store.info["recipe"])
+    info = {**clean(store.info), "labels": store.info["labels"]}  # names of classes stay, whatever they look like
+    info["recipe"]["labels"] = store.info["recipe"].get("labels", store.info["labels"])
+    if not paths:
+        return info, []
+    return info, [f"{len(paths)} paths of this machine are cut down to their last part, e.g. {paths[0]}"]
+
+
+def _tables(store: SampleStore, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """Return what is published beside pictures and card, without paths of this machine."""
+    files = {
+        DATASET: (json_text(info, where=DATASET, indent=2) + "\n").encode(),
+        MANIFEST: _lines(row for _, row in Journal(store.path / MANIFEST).scan()),
+        METADATA: _lines(rows),
+    }
+    for name in store.filters:
+        part = store.path / "filters" / name
+        files[f"filters/{name}/verdicts.jsonl"] = _lines(row for _, row in Journal(part / "verdicts.jsonl").scan())
+        judged = json.loads((part / "filter.json").read_bytes())
+        judged["filter"] = clean(judged["filter"])
+        # The hash says that the file is whole, so it follows what is written.
+        judged["hash"] = digest(judged["filter"])
+        files[f"filters/{name}/filter.json"] = (json_text(judged, where=name, indent=2) + "\n").encode()
+    head = "# Every option of the run, defaults included. Paths of the machine it ran on are left out.\n"
+    files[RESOLVED] = (head + yaml.safe_dump(info["recipe"], sort_keys=False, allow_unicode=True)).encode()
+    names = {str(i): name for i, name in store.labels.names.items()}
+    files[LABELS] = (json.dumps(names, indent=2, ensure_ascii=False) + "\n").encode()
+    return files
 
 
 def _dropped(store: SampleStore) -> dict[str, int]:
@@ -149,7 +171,7 @@ def _dropped(store: SampleStore) -> dict[str, int]:
     return dict(counts)
 
 
-def _lines(rows: Iterator[Mapping[str, Any]]) -> bytes:
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(json_text(clean(row), where=MANIFEST).encode() + b"\n" for row in rows)
 
 

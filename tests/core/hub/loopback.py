@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 #: user -> token; the tokens are made up.
 TOKENS = {"me": "hf_loopbackwriter0000", "guest": "hf_loopbackreader0000"}
-LARGE = (".safetensors", ".png")
+LARGE = (".safetensors", ".png", ".parquet")
 DATE = "2026-01-01T00:00:00.000Z"
 
 
@@ -369,6 +369,8 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = Entry(self.hub.blobs[value["oid"]], large=True)
             elif kind == "deletedFile":
                 files.pop(value["path"], None)
+            elif kind == "deletedFolder":
+                files = {path: entry for path, entry in files.items() if not path.startswith(value["path"])}
         proposal = bool(query.get("create_pr"))
         oid = repo.commit(files, "refs/pr/1" if proposal else unquote(revision))
         answer = {"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/{name}/commit/{oid}"}

@@ -181,6 +181,12 @@ def test_the_license_has_no_default(adapter) -> None:
         push(adapter, "me/x", license="apache2")
 
 
+def test_an_adapter_is_no_dataset(hub, adapter) -> None:
+    with pytest.raises(ConfigError, match=r"is a dataset, and the folder holds an adapter. Adapters are .* me/scenes"):
+        push(adapter, "datasets/me/scenes", license="mit")
+    assert hub.log == []
+
+
 @pytest.mark.parametrize("repo", ["x", "a/b/c", "me/../x", "me/a--b..c", "me/" + "x" * 97, "me/x y"])
 def test_names_that_no_repository_has(adapter, repo) -> None:
     with pytest.raises(ConfigError, match="is no name of a repository"):

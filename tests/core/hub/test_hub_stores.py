@@ -108,13 +108,16 @@ print(json.dumps([[row["key"], row["kept"], digest(row["image"]), digest(row["ma
 """
 
 
-def test_datasets_streams_it(published, store, tmp_path) -> None:
-    """In a process of its own: the library keeps what it read of the environment."""
+def test_datasets_streams_it(published, store, tmp_path, monkeypatch) -> None:
+    """As files and packed; in a process of its own: the library keeps what it read of the environment."""
+    monkeypatch.setattr("genaug.hub.shards.MAX_PICTURES", 5)
+    monkeypatch.setattr("genaug.hub.shards.SHARD_BYTES", 30_000)
+    push(store, "me/packed", license="cc0-1.0")
     environment = {**os.environ, **published.environment(tmp_path / "other")}
     shown = next(
         text for text in re.findall(r"^```text\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S) if "datasets" in text
     )
-    code = shown.replace("me/town", "me/noise") + DIGESTS
+    code = "".join(shown.replace("me/town", repo) + DIGESTS for repo in ("me/noise", "me/packed"))
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     opened = SampleStore.open(store)
@@ -123,8 +126,10 @@ def test_datasets_streams_it(published, store, tmp_path) -> None:
         [key, key in trained_on, digest(opened[key].image), digest(trained_on[key].mask) if key in trained_on else None]
         for key in opened.keys()  # noqa: SIM118  (a store is no mapping)
     ]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert [[*row[:3], row[3] if row[1] else None] for row in found] == expected
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(found) == 2
+    for rows in found:
+        assert [[*row[:3], row[3] if row[1] else None] for row in rows] == expected
 
 
 def digest(array: np.ndarray) -> str:
@@ -211,3 +216,10 @@ def test_tables_that_speak_of_other_files(published, tmp_path, place, old, new, 
 def test_a_store_larger_than_allowed(published, tmp_path) -> None:
     with pytest.raises(HubError, match="--max-size"):
         pull("datasets/me/noise", tmp_path / "here", max_bytes=1000)
+
+
+def test_a_reference_to_a_store_larger_than_allowed_says_what_to_do(published, monkeypatch) -> None:
+    monkeypatch.setattr("genaug.hub.pull.MAX_BYTES", 1000)
+    told = "If it is right, run 'genaug pull hf-hub:datasets/me/noise FOLDER --max-size GIB' once and name that folder"
+    with pytest.raises(HubError, match=told):
+        SampleStore.open("hf-hub:datasets/me/noise")
