@@ -181,8 +181,8 @@ def _write(folder: Path, files: dict[str, str]) -> None:
             target = unfinished / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, "utf-8")
-        for path, place in [(p, folder / p.name) for p in unfinished.iterdir()] if there else [(unfinished, folder)]:
-            path.rename(place)
+        for made in list(unfinished.iterdir()) if there else [unfinished]:
+            made.rename(folder / made.name if there else folder)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror or error}", where=str(folder)) from error
     finally:

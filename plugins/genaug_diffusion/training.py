@@ -161,7 +161,7 @@ class AdapterTrainer:
         result = self._resume()
         start, total = len(result.losses), self.options.steps
         # Said only where there is no bar at all: elsewhere it is for --quiet to say.
-        hidden = {} if self.accelerator.is_main_process else {"disable": True}
+        hidden: dict[str, Any] = {} if self.accelerator.is_main_process else {"disable": True}
         bar = tqdm(total=total, initial=start, desc="adapt", unit="step", **hidden)
         with bar:
             for step in range(start, total):
