@@ -1,4 +1,4 @@
-"""The script that draws the pictures of the method pages still runs."""
+"""The scripts that draw the pictures of the README and the method pages still run."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genaug.recipe import load_recipe
+from genaug.store import SampleStore, open_writer
+from genaug.types import Draw, Sample
+from genaug_tiny.experiment import write_project
 from genaug_tiny.scenes import CLASSES
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ROOT / "docs/explanation/methods"
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("figures_self_training", ROOT / "docs/figures/self_training.py")
+def loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/figures/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up, scripts one another
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return loaded("self_training", monkeypatch)
 
 
 def test_every_method_gets_its_picture(script: ModuleType, tmp_path: Path) -> None:
@@ -54,7 +62,59 @@ def test_pages_show_pictures_of_a_size_that_loads_fast(script: ModuleType) -> No
     for name in script.PICTURES:
         assert f"](figures/{name}.png)" in (METHODS / f"{name}.md").read_text("utf-8")
         assert (METHODS / f"figures/{name}.png").stat().st_size < 150_000
+    for name in ("matchmask", "scribblegen"):
+        assert f"](figures/{name}.png)" in (METHODS / f"{name}.md").read_text("utf-8")
+        assert (METHODS / f"figures/{name}.png").stat().st_size < 250_000
+    assert "](docs/overview.png)" in (ROOT / "README.md").read_text("utf-8")
+    assert (ROOT / "docs/overview.png").stat().st_size < 350_000
     assert list(script.COLOURS) == list(CLASSES.values())
+
+
+def test_pictures_of_generated_images(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    generative = loaded("generative", monkeypatch)
+    overview = loaded("overview", monkeypatch)
+    project = write_project(tmp_path, [1, 2], seed=0, changes={"filters": []})
+    recipe = load_recipe(project)
+    source = recipe.source()
+    samples = [source.load(name) for name in source.ids()]
+    with open_writer(recipe) as writer:
+        writer.plan(2, 3, missing=6)
+        for sample in samples:
+            writer.put_condition(sample)
+            for k in range(3):
+                made = Sample(f"{sample.id}_{k}", sample.image, sample.mask)
+                writer.add([Draw(sample, k, k)], [made], {})
+        writer.finish([f"{sample.id}_{k}" for sample in samples for k in range(3)])
+    store = SampleStore.open(recipe.output)
+    columns = generative.matchmask_columns(store, recipe, [0, 1])
+    assert [name for name, _ in columns] == [
+        "mask",
+        "real image",
+        "synthetic 1",
+        "mask of 1",
+        "synthetic 2",
+        "mask of 2",
+    ]
+    for (_, shown), expected in zip(
+        columns[1:3], zip(*[(s.image, s.image) for s in samples], strict=True), strict=True
+    ):
+        assert all(np.array_equal(a, b) for a, b in zip(shown, expected, strict=True))
+    assert np.array_equal(columns[0][1][0], columns[3][1][0])  # nothing was filtered here
+    line = overview.matchmask(tmp_path, 1)
+    assert np.array_equal(line.gives[0][1], samples[1].image)
+    for name, figure in (("a", generative.sheet(columns, ["one", "two"])), ("b", overview.draw([line, line]))):
+        figure.savefig(tmp_path / f"{name}.png")
+        assert np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).std() > 20
+
+
+def test_pixels_without_a_label_are_white_or_show_the_image(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coloured = loaded("generative", monkeypatch).coloured
+    mask = np.array([[0, 255]], np.uint8)
+    assert np.array_equal(coloured(mask)[0, 1], [1, 1, 1])
+    assert np.allclose(coloured(mask)[0, 0], np.array([0x56, 0xB4, 0xE9]) / 255)
+    assert np.allclose(coloured(mask, np.zeros((1, 2, 3), np.uint8))[0, 1], 0.5)
 
 
 def test_photographs_take_the_place_of_scenes(script: ModuleType, tmp_path: Path) -> None:
