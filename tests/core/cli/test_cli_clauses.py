@@ -178,6 +178,17 @@ def test_what_tab_offers(
         assert found == expected
 
 
+def test_every_shell_gets_a_script() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs/how-to/command-line.md").read_text("utf-8")
+    for shell in ("bash", "zsh", "fish"):
+        assert f"_GENAUG_COMPLETE={shell}_source genaug" in page
+        result = CliRunner().invoke(
+            group, prog_name="genaug", complete_var="_GENAUG_COMPLETE", env={"_GENAUG_COMPLETE": f"{shell}_source"}
+        )
+        assert result.exit_code == 0
+        assert f"_GENAUG_COMPLETE={shell}_complete" in result.stdout
+
+
 def test_completing_imports_no_heavy_library() -> None:
     """As bash asks: it splits words at the equals sign."""
     code = "import sys, atexit; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
