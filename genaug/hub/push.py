@@ -21,7 +21,7 @@ from genaug.hub.parcel import Parcel, Wishes, read_figures, size_of
 from genaug.hub.reference import HubRef
 from genaug.hub.shards import Packed
 from genaug.hub.stores import store_parcel
-from genaug.store.files import DATASET
+from genaug.store.files import DATASET, system_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -88,7 +88,7 @@ def push(
     Raises:
         ConfigError: No license, a base model nobody else has, and the like.
         AdapterError, StoreError: The folder is not fit to be published.
-        HubError: The Hub cannot be reached or refuses; the repository is as before.
+        HubError: The Hub cannot be reached or refuses; the repository's content is as before, a new one is empty.
     """
     folder = Path(folder).expanduser()
     is_store = _is_store(folder)
@@ -203,7 +203,8 @@ def _additions(api: HfApi, parcel: Parcel, target: Target, listing: Listing, fol
             additions.append(CommitOperationAdd(name, content))
     for name, shard in tqdm(packed, "pack and send", unit="shard", delay=1):
         path = folder / Path(name).name
-        shard.write(path)
+        with system_errors("write", path):
+            shard.write(path)
         if lacks(name, path):
             addition = CommitOperationAdd(name, path)
             with hub_errors(str(target.ref)):

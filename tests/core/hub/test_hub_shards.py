@@ -184,10 +184,14 @@ def test_shards_of_people_who_mean_harm(packed, tmp_path, data, message) -> None
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "hf") == []
 
 
-def test_a_full_disk_keeps_what_was_fetched(packed, tmp_path, monkeypatch) -> None:
+def test_a_full_disk_keeps_what_was_fetched(packed, store, tmp_path, monkeypatch) -> None:
     def full(*arguments, **more) -> None:
         raise OSError(28, "No space left on device")
 
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.Packed, "write", full)
+        with pytest.raises(GenaugError, match="the disk is full"):
+            push(store, "me/other", license="mit")
     monkeypatch.setattr(shards.Path, "write_bytes", full)
     with pytest.raises(GenaugError, match="the disk is full"):
         pull("datasets/me/noise", tmp_path / "here")
