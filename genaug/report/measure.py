@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from itertools import repeat
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from typing import Any, Self
 
 import numpy as np
@@ -47,7 +49,8 @@ class Reader:
 
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            with _interrupts_wait():  # a second one would leave it half shut down, and waiting for ever
+                self._pool.shutdown(cancel_futures=True)
 
     def sizes(self, name: str) -> Sizes:
         """Return how many images of each ``(height, width)`` a set has."""
@@ -88,7 +91,8 @@ class Reader:
         chunks = [keys[i : i + together] for i in range(0, len(keys), together)]
         found: Iterator[Any]
         if parallel and self._pool is not None:
-            found = self._pool.map(_work, repeat(name), repeat(sections), chunks)
+            with _interrupts_wait():  # the first call starts the processes
+                found = self._pool.map(_work, repeat(name), repeat(sections), chunks)
         else:
             found = (_measure(self.sets[name], sections, chunk) for chunk in chunks)
         with counter(what, total=len(keys), done=0) as progress:
@@ -115,6 +119,21 @@ _sets: Mapping[str, SampleSet]
 def _start(sets: Mapping[str, SampleSet]) -> None:
     global _sets
     _sets = sets
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one ends them
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back; processes started meanwhile inherit that and do not die of it before `_start`."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it later would let interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(name: str, sections: Mapping[str, Figures], keys: Sequence[str]) -> Any:
