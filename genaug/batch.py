@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,13 +89,6 @@ class Batch:
     def size(self) -> tuple[int, int]:
         """``(height, width)`` in pixels."""
         return int(self.images.shape[2]), int(self.images.shape[3])
-
-    @classmethod
-    def from_samples(cls, samples: Sequence[Sample]) -> Batch:
-        """Stack samples of one size; targets are None if any sample is unlabelled."""
-        images = torch.stack([image_tensor(s.image) for s in samples if s.image is not None])
-        masks = [torch.from_numpy(s.mask.astype(np.int64)) for s in samples if s.mask is not None]
-        return cls(images, torch.stack(masks) if len(masks) == len(samples) else None)
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Return a batch in which every tensor ``[B, ...]`` went through `function`."""

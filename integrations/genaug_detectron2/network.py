@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from genaug.errors import ConfigError, SampleError
 
-ImageFormat = Literal["RGB", "BGR"]
 Inputs = Sequence[Mapping[str, Any]]
 
 

@@ -19,7 +19,6 @@ from genaug.errors import ConfigError
 GLOBAL = -1
 
 Downsample = Literal["nearest", "nearest-exact", "any"]
-Overflow = Literal["drop", "chunk"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,21 +41,6 @@ def patches(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return levels
 
 
-def cooccurrences(levels: NDArray[np.uint8], offset: tuple[int, int]) -> Counts:
-    """Count pairs of levels at an offset.
-
-    Args:
-        levels: uint8 ``[P, H, W]``, values below 64.
-        offset: Rows and columns from the first of a pair to the second.
-
-    Returns:
-        int64 ``[P, 64 * 64]``: first level times 64 plus second level -> number of pairs; as
-        ``skimage.feature.graycomatrix`` counts, not symmetric.
-    """
-    parts = [_count(*_codes(levels[i : i + _TOGETHER]), offset) for i in range(0, len(levels), _TOGETHER)]
-    return np.concatenate(parts)
-
-
 def _codes(levels: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Return what the first and the second of a pair add to the number of their bin, ``[P, H, W]`` each, P <= 16."""
     second = levels.astype(np.uint16)
@@ -65,6 +50,16 @@ def _codes(levels: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.ui
 
 
 def _count(first: NDArray[np.uint16], second: NDArray[np.uint16], offset: tuple[int, int]) -> Counts:
+    """Count pairs of levels at an offset, as ``skimage.feature.graycomatrix`` does, not symmetric.
+
+    Args:
+        first: See `_codes`.
+        second: Likewise.
+        offset: Rows and columns from the first of a pair to the second.
+
+    Returns:
+        int64 ``[P, 64 * 64]``: first level times 64 plus second level -> number of pairs.
+    """
     (rows, columns), (height, width) = offset, first.shape[1:]
     a = first[:, max(0, -rows) : height - max(0, rows), max(0, -columns) : width - max(0, columns)]
     b = second[:, max(0, rows) : height - max(0, -rows), max(0, columns) : width - max(0, -columns)]

@@ -19,7 +19,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from genaug_tiny.scenes import CLASSES
 
 MAX_TOKENS = 77
-LATENT_FACTOR = 4
 LATENT_CHANNELS = 6
 COMMON_WORDS = ("a", "of", "the", "and", "in", "on", "photo", "street", "park", "scene", "day", "night", "fog",
                 "fence", "sidewalk", "person", "people", "bus", "truck", "bicycle", "dog", "cat")  # fmt: skip
