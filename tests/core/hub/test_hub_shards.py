@@ -115,6 +115,15 @@ def test_a_push_that_broke_off_sends_only_what_is_missing(hub, store, small_limi
     assert "dataset.json" in names_of(hub)
 
 
+def test_a_proposal_may_be_packed(hub, store, small_limits) -> None:
+    theirs = hub.put("org/noise", {"x.txt": b""}, kind="dataset")
+    report = push(store, "org/noise", license="mit", create_pr=True)
+    assert list(theirs.files) == ["x.txt"]
+    proposed = theirs.commits[theirs.refs["refs/pr/1"]]
+    assert report["sent"] == len(report["files"]) == len(proposed) - 1
+    assert "shards/train-00000.parquet" in proposed
+
+
 def test_what_the_viewer_is_told(packed, store) -> None:
     files = packed.repos["dataset", "me/noise"].files
     meta, _ = split_card(files["README.md"].data.decode(), where="card")
