@@ -144,6 +144,8 @@ class RecipeConfig(BaseModel):
         return self
 
 
+#: Endings of recipe files.
+ENDINGS = (".yaml", ".yml", ".toml", ".json")
 #: Keys of a recipe that a training loop reads; samples do not depend on them.
 ONLINE = ("teacher", "labeler", "terms", "supervised", "views")
 
@@ -217,7 +219,7 @@ def read_recipe(source: str | Path | Mapping[str, Any], registry: Registry) -> t
         data, root = plain(source, where="recipe"), Path()
     else:
         path = Path(source)
-        if path.suffix.lower() in {".yaml", ".yml", ".toml", ".json"}:
+        if path.suffix.lower() in ENDINGS:
             try:
                 text = path.read_text("utf-8")
             except (OSError, UnicodeDecodeError) as error:

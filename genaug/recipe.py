@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genaug.component_config import ComponentConfig
-from genaug.config import ONLINE, Options, RecipeConfig, SourceConfig, override, read_recipe, validate
-from genaug.errors import ConfigError
+from genaug.config import ENDINGS, ONLINE, Options, RecipeConfig, SourceConfig, override, read_recipe, validate
+from genaug.errors import ConfigError, did_you_mean
 from genaug.hub.reference import local_path
 from genaug.labels import LabelSpace
 from genaug.registry import Registry, default_registry
@@ -294,6 +294,24 @@ class Recipe:
         if isinstance(model, Options):
             data["generator"] = {"use": part.use, **model.decisive()}
         return digest({"version": SAMPLES_VERSION, **data})
+
+
+def folder_or_recipe(value: str | Path, registry: Registry | None = None) -> Path | None:
+    """Return the folder that `value` names; None if it is a recipe, which `load_recipe` reads.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    path, names = Path(value), (registry or default_registry()).names("recipe")
+    if path.is_dir():
+        return path
+    if path.suffix.lower() not in ENDINGS and str(value) not in names:
+        raise ConfigError(
+            f"there is no folder and no recipe {str(value)!r}",
+            allowed="a folder, a recipe file or a ready recipe",
+            hint=did_you_mean(str(value), names),
+        )
+    return None
 
 
 def load_recipe(

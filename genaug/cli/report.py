@@ -71,11 +71,11 @@ def command(store: str, overrides: Sequence[str], real: str | None, as_json: boo
 def _gallery(
     store: str, lines: list[str], *, limit: int, output: Path | None, title: str | None, dry_run: bool, **_: Any
 ) -> Any:
-    from genaug.recipe import load_recipe
+    from genaug.recipe import folder_or_recipe, load_recipe
     from genaug.report import report as gallery
     from genaug.store import SampleStore
 
-    recipe = None if Path(store).is_dir() else load_recipe(store)
+    recipe = load_recipe(store) if folder_or_recipe(store) is None else None
     opened = SampleStore.open(store if recipe is None else recipe.output)
     if dry_run:
         found = {"samples": len(opened)}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from genaug.errors import ConfigError, DataError
 from genaug.labels import LabelSpace
-from genaug.recipe import Recipe, load_recipe
+from genaug.recipe import Recipe, folder_or_recipe, load_recipe
 from genaug.registry import Registry
 from genaug.report.sample_sets import SampleSet, SourceSet, StoreSet
 from genaug.sources.config import FolderOptions
@@ -72,7 +72,7 @@ def find_place(value: str | Path | Mapping[str, Any], registry: Registry | None 
     Raises:
         ConfigError, DataError, StoreError: There is no such thing.
     """
-    if isinstance(value, Mapping) or not Path(value).is_dir():
+    if isinstance(value, Mapping) or folder_or_recipe(value, registry) is None:
         recipe = load_recipe(value, registry=registry)
         if generated:
             return Place(recipe.output, "store", labels=SampleStore.open(recipe.output).labels)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from genaug.config import validate
-from genaug.errors import SampleError
+from genaug.errors import ConfigError, SampleError
 from genaug_albumentations.host import A, BaseTransformInitSchema, Hooks, Targets
 from genaug_maskmatch.config import Grid, PatchMaskOptions, Sampling
 from genaug_maskmatch.functional import draw_cells, expand_cells, grid_shape
@@ -61,6 +61,8 @@ class PatchMask(Hooks, A.ImageOnlyTransform):  # type: ignore[misc]
         super().__init__(p=p)
         self.patch, self.ratio, self.sampling, self.grid = patch, ratio, sampling, grid
         self.fill = list(fill) if isinstance(fill, Sequence) else fill
+        if ratio == 1:
+            raise ConfigError("ratio 1 hides every image entirely", where=_WHERE, allowed="below 1")
         given = {"patch": patch, "ratio": ratio, "sampling": sampling, "grid": grid}
         self._options: PatchMaskOptions = validate(PatchMaskOptions, given, where=_WHERE)
 

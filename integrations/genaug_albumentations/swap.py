@@ -98,7 +98,11 @@ class SyntheticSwap(Replacement):
 
     def _own(self, data: Mapping[str, Any]) -> np.ndarray:
         sample_id = metadata(data, self.metadata_key, "id", where=_WHERE, what="id of the image")
-        if not isinstance(sample_id, str) or (self.unknown_ids == "error" and sample_id not in self._items.ids):
+        if not isinstance(sample_id, str):
+            found = f"the id {sample_id!r} is of type {type(sample_id).__name__}"
+            hint = "Pass the name of the image's file without its ending"
+            raise SampleError(found, where=_WHERE, allowed=f"text, such as {min(self._items.ids)!r}", hint=hint)
+        if self.unknown_ids == "error" and sample_id not in self._items.ids:
             raise SampleError(
                 f"the store knows no {sample_id!r}",
                 where=_WHERE,

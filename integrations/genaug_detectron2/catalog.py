@@ -55,7 +55,9 @@ def register_store(name: str, store: SampleStore | str | Path, *, masks: str | P
     view = opened.training_view()
     rows = [row for row in map(opened.row, view.keys) if row["mask"] is not None]
     if not rows:
-        raise StoreError("no sample with a mask to train with", where=str(opened.path), hint="Run 'genaug run' first")
+        hint = "Look at what the filters dropped: 'genaug report STORE'" if len(opened) else "Run 'genaug run' first"
+        found = f"no sample with a mask to train with: {len(opened)} were made, {len(view)} of them can be trained with"
+        raise StoreError(found, where=str(opened.path), hint=hint)
     written = opened.path.with_name(f"{opened.path.name}-detectron2") if masks is None else Path(masks)
     labels = opened.labels
     DatasetCatalog.register(name, partial(_dicts, view, tuple(row["key"] for row in rows), written))

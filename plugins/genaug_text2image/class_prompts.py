@@ -134,14 +134,19 @@ class ClassPrompts(Source):
             DataError: A mask cannot be read, or none shows a class that may be named.
         """
         ids, sizes, rows = list[str](), list[tuple[int, int]](), list[NDArray[np.bool_]]()
+        masks = 0
         for sample in tqdm(self.source, desc="classes of the masks", total=len(self.source), unit="mask", delay=1):
             if sample.mask is None:
                 continue
+            masks += 1
             row = self._shown(sample.mask)
             if row.any():
                 ids.append(sample.id)
                 sizes.append(sample.size)
                 rows.append(row)
+        if not masks:
+            hint = "Name their folder in 'source' or 'data', or use prompts of your own ({format: prompts})"
+            raise DataError("the samples have no masks to take classes from", where="conditions", hint=hint)
         if not rows:
             raise DataError("no mask shows a class to name", where="conditions", hint="Look at exclude and min_share")
         return Scenes(ids, sizes, np.stack(rows))

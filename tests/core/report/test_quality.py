@@ -161,6 +161,13 @@ def test_alike_sets_raise_no_flag_and_touching_intervals_do_not(folder, registry
     assert (single["real"]["images"], single["real"]["of"]) == (1, 30)
 
 
+def test_a_folder_that_is_not_there_is_told(folder, tmp_path):
+    own = folder("own", range(3))
+    for arguments in ([str(own), "--real", "b"], ["b", "--real", str(own)], ["b"]):
+        with pytest.raises(ConfigError, match=r"there is no folder and no recipe 'b'\. Allowed: a folder"):
+            CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
 def test_few_images_raise_no_flag_and_say_so(folder, registry, tmp_path):
     made, own = folder("made", range(10, 22)), folder("own", range(200, 212))
     few, enough = (write(opened(made), opened(own, limit=n), registry, tmp_path / str(n)) for n in (9, 10))

@@ -197,7 +197,10 @@ def test_images_of_the_same_scene_are_hidden_alike():
     assert (out["image"] == 0).any()
 
 
-@pytest.mark.parametrize(("options", "message"), [({"ratio": 1.0}, "ratio 1 hides"), ({"patch": 0}, "patch")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"ratio": 1.0}, r"ratio 1 hides every image entirely\. Allowed: below 1\.$"), ({"patch": 0}, "patch")],
+)
 def test_options_of_patch_mask(options, message):
     with pytest.raises(ConfigError, match=message):
         PatchMask(**options)

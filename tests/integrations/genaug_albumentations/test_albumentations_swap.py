@@ -132,7 +132,7 @@ def test_ids_the_store_never_heard_of(mixed_store, picture):
         pipeline(mixed_store)(image=image, mask=mask, genaug_metadata={"id": "a.png"})
     keep = pipeline(mixed_store, unknown_ids="keep")
     assert number_of(keep(image=image, mask=mask, genaug_metadata={"id": "z"})["image"]) is None
-    with pytest.raises(SampleError, match="knows no 3"):
+    with pytest.raises(SampleError, match=r"the id 3 is of type int\. Allowed: text, such as 'a'\. "):
         keep(image=image, mask=mask, genaug_metadata={"id": 3})
 
 

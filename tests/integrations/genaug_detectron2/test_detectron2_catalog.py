@@ -83,6 +83,10 @@ def test_errors(store, tmp_path):
     with pytest.raises(StoreError):
         register_store("nothing", tmp_path)
     assert "nothing" not in DatasetCatalog.list()
+    dropped = [{"use": "dark", "below": 300.0}]
+    run(make_recipe(tmp_path, filters=dropped, data={"odd_every": 0}), device="cpu", stages=OFFLINE)
+    with pytest.raises(StoreError, match=r"11 were made, 0 of them can be trained with\. .*what the filters dropped"):
+        register_store("dropped", tmp_path / "out")
 
 
 # ---------------------------------------------------------------------- palettes and other wrong masks
