@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from genaug.errors import ConfigError, SampleError, StoreError
+from genaug.errors import ConfigError, DataError, SampleError, StoreError
 from genaug.labels import LabelSpace
 from genaug.types import Sample
 
@@ -43,12 +43,14 @@ class SampleSet:
         labels: Class table of the masks.
         synthetic: A model made the images, which files shall say.
         title: Name for cards and descriptions.
+        folders: Where they are read from; no export may lie there.
     """
 
     samples: Samples
     labels: LabelSpace
     synthetic: bool
     title: str = "genaug"
+    folders: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -61,12 +63,13 @@ class SampleSet:
             StoreError: A filter has not judged every sample yet.
         """
         name = str(store.info["recipe"].get("name", "genaug"))
-        return cls(store.training_view(), store.labels, synthetic=True, title=name)
+        folders = (store.path / "images", store.path / "masks")
+        return cls(store.training_view(), store.labels, synthetic=True, title=name, folders=folders)
 
     @classmethod
     def of_source(cls, source: Source, labels: LabelSpace, *, title: str = "genaug") -> SampleSet:
         """Return all samples of a source."""
-        return cls(source, labels, synthetic=False, title=title)
+        return cls(source, labels, synthetic=False, title=title, folders=tuple(source.folders()))
 
 
 class Writer(ABC):
@@ -102,12 +105,17 @@ def build_writer(name: str, options: Mapping[str, Any], labels: LabelSpace, regi
     return writer
 
 
-def check_target(target: Path) -> bool:
+def check_target(target: Path, what: SampleSet) -> bool:
     """Return whether `target` holds an earlier export that will be replaced; False if it is free.
 
     Raises:
-        StoreError: It holds anything else.
+        StoreError: It holds anything else, or lies in a folder that the samples are read from.
     """
+    for folder in what.folders:
+        if target.resolve().is_relative_to(folder.resolve()):
+            raise StoreError(
+                f"it lies in {folder}, from which the samples are read", where=str(target), hint="Name another folder"
+            )
     if not target.exists() and not target.is_symlink():
         return False
     if target.is_symlink() or not target.is_dir():
@@ -155,10 +163,10 @@ def export(what: SampleSet, writer: Writer, target: str | Path, *, name: str) ->
     output, target = str(target), Path(target).absolute()  # '.' has no name to put a hidden folder beside
     if not len(what):
         raise ConfigError("there is no sample to export", where=str(target), hint="Do the filters drop all of them?")
-    check_target(target)
+    check_target(target, what)
     try:
         with _workplace(target) as folder:
-            replaced = check_target(target)
+            replaced = check_target(target, what)
             written = _Checked(what, writer)
             writer.write(iter(written), folder, what)
             if written.count != len(what):  # a set that miscounts itself, or a writer that stops early
@@ -209,8 +217,11 @@ class _Checked:
                 where=where,
                 allowed="printable letters, no space at the ends, no '.' or '#' at the start",
             )
-        if sample.image is None or (sample.mask is None and not self.unlabelled):
-            raise SampleError(f"there is no {'image' if sample.image is None else 'mask'}", where=where)
+        if sample.image is None:
+            raise DataError("there is no image", where=where, hint="Masks alone cannot be exported")
+        if sample.mask is None and not self.unlabelled:
+            hint = "This format needs masks; 'genaug plugins' says which formats (writers) take images without"
+            raise DataError("there is no mask", where=where, hint=hint)
         if sample.mask is not None and not self._known[sample.mask].all():
             foreign = np.unique(sample.mask[~self._known[sample.mask]])
             raise SampleError(f"the mask has ids outside the class table: {foreign[:8].tolist()}", where=where)

@@ -51,7 +51,7 @@ def command(
     writer = build_writer(name, override({}, options), what.labels, default_registry())
     if dry_run:
         report: dict[str, Any] = {"to": name, "samples": len(what), "synthetic": what.synthetic, "output": str(output)}
-        report["replaced"] = check_target(output)
+        report["replaced"] = check_target(output, what)
     else:
         report = export(what, writer, output, name=name)
     report |= {"dropped": dropped, "dry_run": dry_run}
@@ -61,11 +61,11 @@ def command(
 def _samples(source: str, *, data: bool) -> tuple[SampleSet, int]:
     """Return what is to be exported, and how many samples of a store are left out."""
     from genaug.export import SampleSet
-    from genaug.recipe import load_recipe
+    from genaug.recipe import folder_or_recipe, load_recipe
     from genaug.sources import checked
     from genaug.store import SampleStore
 
-    if Path(source).is_dir():
+    if folder_or_recipe(source) is not None:
         if data:
             raise ConfigError(f"{source} is a folder", where="--data", allowed="a recipe")
         store = SampleStore.open(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from genaug.types import Sample
@@ -56,6 +57,14 @@ class Source(ABC):
         first = self.load(self.ids()[0])
         parts: dict[SamplePart, object] = {"image": first.image, "mask": first.mask, "prompt": first.prompt}
         return [part for part, value in parts.items() if value is not None]
+
+    def folders(self) -> Sequence[Path]:
+        """Return the folders that samples are read from, which nothing may be written into. None by default."""
+        return ()
+
+    def id_of(self, file_name: str) -> str:
+        """Return the id that the sample of an image file of this name would have."""
+        return PurePosixPath(file_name).stem
 
     def survey(self) -> Survey:
         """Read everything once; return all problems and the class statistics.

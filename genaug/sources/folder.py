@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ from genaug.labels import LabelSpace
 from genaug.sources.base import Source
 from genaug.sources.config import FolderOptions
 from genaug.sources.files import ColorTable, RefusedError, read_image, read_mask
-from genaug.sources.listing import Entry, Layout, Listing, list_samples
+from genaug.sources.listing import Entry, Layout, Listing, list_samples, strip_suffix
 from genaug.sources.survey import (
     FOREGROUND,
     Finding,
@@ -132,7 +132,9 @@ class FolderSource(Source):
         image, mask, read = self._read(entry)
         if read.foreign and not self.ignore_unknown_ids:
             ids = ", ".join(map(str, read.foreign[:_MANY_IDS])) + (" ..." if len(read.foreign) > _MANY_IDS else "")
-            read.findings.append(Finding(f"the mask has ids outside the class table ({ids})", self._name(entry.mask)))
+            what = f"the mask has ids outside the class table ({ids})"
+            clue = self._clue(set(read.foreign)) or "Name them in labels if they are classes"
+            read.findings.append(Finding(what, self._name(entry.mask), f"{self._allowed()}. {clue}"))
         if read.findings:
             first = read.findings[0]
             raise DataError(f"{first.subject}: {first.what}", where=f"sample {sample_id}", hint=first.hint or None)
@@ -147,6 +149,15 @@ class FolderSource(Source):
             "mask": any(entry.mask is not None for entry in entries),
         }
         return [part for part, there in files.items() if there]
+
+    def folders(self) -> Sequence[Path]:
+        """Return the folders of the images and of the masks."""
+        return [folder for folder in (self.layout.images, self.layout.masks) if folder is not None]
+
+    def id_of(self, file_name: str) -> str:
+        """Return the id that the sample of an image file of this name would have."""
+        name = PurePath(file_name).name
+        return strip_suffix(name, self.layout.image_suffixes) or name
 
     def survey(self) -> Survey:
         """Read every file once, in threads, and tell equal problems together."""
@@ -265,7 +276,7 @@ class FolderSource(Source):
         if self.ignore_unknown_ids:
             allowed = f"Ignored, as the recipe's generator asks (set to {self.labels.ignore_index})"
         else:
-            allowed = f"Allowed: {_ranges(self.labels.ids)} and the ignore index {self.labels.ignore_index}"
+            allowed = self._allowed()
         if len(foreign) > _MANY_IDS:
             files = tuple(sorted({name for names in foreign.values() for name in names}))
             what = f"the masks hold {len(foreign)} ids outside the class table ({_ranges(sorted(foreign))})"
@@ -276,6 +287,9 @@ class FolderSource(Source):
             Remark(f"id {i} is not in the class table", tuple(names), f"{allowed}{f'. {clue}' if clue else ''}")
             for i, names in sorted(foreign.items())
         ]
+
+    def _allowed(self) -> str:
+        return f"Allowed: {_ranges(self.labels.ids)} and the ignore index {self.labels.ignore_index}"
 
     def _clue(self, foreign: set[int]) -> str:
         """Return what one foreign id gives away: masks numbered from another start, or black-and-white ones."""

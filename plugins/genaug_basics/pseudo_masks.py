@@ -94,6 +94,10 @@ class PseudoMasks(Source):
         """Return that samples have images and masks, the latter once they are loaded."""
         return ["image", "mask"]
 
+    def folders(self) -> Sequence[Path]:
+        """Return the folders that the images are read from."""
+        return self.images.folders()
+
     def survey(self) -> Survey:
         """Read the images only: the predictor need not have learned anything yet."""
         return self.images.survey()

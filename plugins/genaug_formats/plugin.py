@@ -22,7 +22,10 @@ _WRITERS = {
     "folder": ("FolderWriter", "two folders of pictures and index masks"),
     "voc": ("VocWriter", "Pascal VOC: JPEGImages, SegmentationClass and a list"),
     "coco-panoptic": ("CocoPanopticWriter", "COCO panoptic: RGB segments and a JSON file"),
-    "text-list": ("TextListWriter", "pictures and a list of 'image mask' lines for UniMatch and SENSE"),
+    "text-list": (
+        "TextListWriter",
+        "pictures, also without masks, and a list of 'image mask' lines (UniMatch, SENSE)",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -56,6 +57,10 @@ class MadeScribbles(Source):
     def parts(self) -> Collection[SamplePart] | None:
         """Return what the samples below have: scribbles are masks too."""
         return self.source.parts()
+
+    def folders(self) -> Sequence[Path]:
+        """Return the folders that the images are read from."""
+        return self.source.folders()
 
     def survey(self) -> Survey:
         """Read everything once; the statistics are of the scribbles, or of the masks while those have problems."""

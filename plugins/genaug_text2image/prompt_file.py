@@ -38,7 +38,18 @@ class PromptFile(Source):
 
     @cached_property
     def _rows(self) -> dict[str, Row]:
-        return read_rows(self.path)
+        rows = read_rows(self.path)
+        if self.source is None:
+            return rows
+        renamed: dict[str, Row] = {}
+        for key, row in rows.items():
+            # What a source takes for the ending of its images may be more than that of a picture: '_leftImg8bit.png'.
+            own = self.source.id_of(row.file_name)
+            name = own if key not in self._images and own in self._images else key
+            if name in renamed:
+                raise DataError(f"two prompts for {name!r}", where=str(self.path), hint="Keep one of them")
+            renamed[name] = row
+        return renamed
 
     @cached_property
     def _images(self) -> frozenset[str]:

@@ -12,7 +12,7 @@ from noise_helpers import ROOT, environment, tree
 from PIL import Image
 
 from genaug.cli import group
-from genaug.errors import ConfigError, SampleError, StoreError
+from genaug.errors import ConfigError, DataError, SampleError, StoreError
 from genaug.export import RECORD, SampleSet, Writer, export
 from genaug.labels import LabelSpace
 from genaug.store import SampleStore
@@ -115,13 +115,13 @@ def test_ids_that_files_and_lists_cannot_hold_are_refused(tmp_path, name):
     ("samples", "told"),
     [
         ([sample("a"), sample("a")], "sample 'a': two samples have this id"),
-        ([Sample("a", PIXEL)], "sample 'a': there is no mask"),
+        ([Sample("a", PIXEL)], "sample 'a': there is no mask.*'genaug plugins' says which formats"),
         ([Sample("a", mask=np.ones((1, 1), np.uint8))], "sample 'a': there is no image"),
         ([sample("a", 7)], r"ids outside the class table: \[7\]"),
     ],
 )
 def test_samples_that_no_format_can_hold_are_refused(tmp_path, samples, told):
-    with pytest.raises(SampleError, match=told):
+    with pytest.raises((SampleError, DataError), match=told):
         write(tmp_path / "out", samples=samples)
     assert list(tmp_path.iterdir()) == []
 
@@ -240,6 +240,14 @@ def test_the_verb_writes_labelled_data_and_tells_of_their_problems(write_pairs, 
     no_store = CliRunner().invoke(group, ["export", str(recipe), str(tmp_path / "x"), "--to", "voc"])
     assert no_store.exit_code == 2
     assert "no such folder" in no_store.stderr
+    for inside in ("images/sub", "masks/sub", "images/../masks/deep/er"):
+        for more in ([], ["--dry-run"]):
+            refused = CliRunner().invoke(
+                group, ["export", str(recipe), f"{tmp_path}/{inside}", "--to", "voc", "--data", *more]
+            )
+            assert refused.exit_code == 2
+            assert "from which the samples are read" in refused.stderr
+        assert not (tmp_path / inside).exists()
     write_pairs({"b": np.array([[9, 4]], np.uint8)})
     told = CliRunner().invoke(group, ["export", str(recipe), str(tmp_path / "x"), "--to", "voc", "--data"])
     assert told.exit_code == 1
@@ -256,6 +264,11 @@ def test_the_verb_tells_of_wrong_words(whole, tmp_path):
     assert "no writer is called 'coco-panotic'. Did you mean 'coco-panoptic'?" in error("--to", "coco-panotic")
     assert "Did you mean 'image_format'?" in error("--to", "folder", "image_fromat=png")
     assert "--data" in error("--to", "folder", "--data")
+    unknown = CliRunner().invoke(group, ["export", "nowhere/b", "out", "--to", "folder"])
+    assert unknown.exit_code == 2
+    assert "there is no folder and no recipe 'nowhere/b'. Allowed: a folder, a recipe file" in unknown.stderr
+    inside = CliRunner().invoke(group, ["export", str(whole / "out"), str(whole / "out/images/x"), "--to", "folder"])
+    assert "out/images, from which the samples are read" in inside.stderr
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("")
     for more in ([], ["--dry-run"]):

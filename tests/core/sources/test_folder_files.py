@@ -237,7 +237,9 @@ def test_animations_are_refused(tmp_path: Path) -> None:
 
 def test_load_says_what_check_says(tmp_path: Path) -> None:
     put(tmp_path, mask=Image.new("L", (2, 2), 7))
-    with pytest.raises(DataError, match=r"sample a: m/a\.png: the mask has ids outside the class table \(7\)"):
+    with pytest.raises(
+        DataError, match=r"sample a: m/a\.png: the mask has ids outside the class table \(7\)\. Allowed: "
+    ):
         source(tmp_path).load("a")
     put(tmp_path, mask=Image.new("1", (2, 2)))
     with pytest.raises(DataError, match=r"sample a: m/a\.png \(PNG mode 1\): the mask has 1 bit a pixel\. Save"):

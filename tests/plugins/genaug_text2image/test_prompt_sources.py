@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from genaug import LabelSpace, Sample
 from genaug.errors import ConfigError, DataError
 from genaug.recipe import load_recipe
 from genaug.sources.base import Source
+from genaug.sources.config import FolderOptions
+from genaug.sources.folder import FolderSource
 from genaug_text2image.class_prompts import ClassPrompts, densified
 from genaug_text2image.config import ClassPromptsOptions
 from genaug_text2image.prompt_file import PromptFile
@@ -33,6 +36,14 @@ class Masks(Source):
     def load(self, sample_id):
         ids = self.shown[sample_id]
         return Sample(sample_id, mask=np.repeat(np.array(ids, np.uint8)[:, None], 10 + len(ids), 1))
+
+
+class Bare(Masks):
+    def __init__(self) -> None:
+        super().__init__([1])
+
+    def load(self, sample_id):
+        return Sample(sample_id, np.zeros((2, 2, 3), np.uint8))
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -66,6 +77,23 @@ def test_sizes_come_from_the_images_of_the_same_names(tmp_path) -> None:
     with pytest.raises(DataError, match="no image is called 'm2'"):
         source.load("m2")
     assert len(source.check()) == 1
+
+
+def test_the_sources_own_endings_of_images_are_no_part_of_ids(tmp_path) -> None:
+    folder = tmp_path / "leftImg8bit/train/aachen"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (6, 4)).save(folder / "aachen_000000_000019_leftImg8bit.png")
+    options = FolderOptions(images="leftImg8bit", image_suffixes=("_leftImg8bit.png",), recursive=True)
+    images = FolderSource(options, LabelSpace({0: "road"}), root=tmp_path)
+    row = {"file_name": "aachen_000000_000019_leftImg8bit.png", "text": "a street"}
+    source = PromptFile(write(tmp_path / "p.jsonl", row, {**row, "file_name": "b.png"}), source=images)
+    assert source.ids() == ("aachen_000000_000019", "b")
+    assert source.load("aachen_000000_000019").size == (4, 6)
+    with pytest.raises(DataError, match="no image is called 'b'"):
+        source.load("b")
+    twice = write(tmp_path / "p.jsonl", row, {**row, "file_name": "aachen_000000_000019.png"})
+    with pytest.raises(DataError, match="two prompts for 'aachen_000000_000019'"):
+        PromptFile(twice, source=images).ids()
 
 
 def test_all_wrong_lines_are_listed(tmp_path) -> None:
@@ -149,6 +177,8 @@ def test_wrong_options_are_named(labels) -> None:
         ClassPrompts(Masks([1]), labels, ClassPromptsOptions(names={"trees": "x"}))
     with pytest.raises(DataError, match="no mask shows a class to name"):
         ClassPrompts(Masks([0]), labels).ids()
+    with pytest.raises(DataError, match="the samples have no masks to take classes from"):
+        ClassPrompts(Bare(), labels).ids()
     recipe = {"labels": {1: "a"}, "data": {"masks": "m"}, "generator": {"use": "text2image"}}
     with pytest.raises(ConfigError, match=r"write .classes. once"):
         load_recipe({**recipe, "conditions": {"format": "class-prompts", "templates": ["a photo"]}})
