@@ -208,6 +208,21 @@ def test_the_verb_prints_json(painted, tmp_path):
     assert (tmp_path / "r" / "index.html").is_file()
 
 
+def test_a_dry_run_names_what_it_would_write(painted):
+    store, _ = painted
+    before = sorted(store.path.rglob("*"))
+    arguments = [str(store.path), "--real", str(store.path / "images"), "--labels", "camvid11", "--dry-run"]
+    plan = json.loads(CliRunner().invoke(command, [*arguments, "--json"], catch_exceptions=False).stdout)
+    folder = store.path / "report"
+    assert (plan["samples"], plan["page"]) == (7, str(folder / "index.html"))
+    assert (plan["quality"]["samples"], plan["quality"]["real"]) == (7, 7)
+    assert "density" in plan["quality"]["sections"]
+    shown = CliRunner().invoke(command, arguments, catch_exceptions=False).stdout
+    for name in ("index.html", "report.json", "quality.html", "quality.json"):
+        assert f"would write  {folder / name}" in shown
+    assert sorted(store.path.rglob("*")) == before
+
+
 def test_the_verb_on_a_folder_that_is_no_store(tmp_path):
     result = CliRunner().invoke(command, [str(tmp_path)])
     assert isinstance(result.exception, StoreError)
