@@ -137,7 +137,11 @@ class TermConfig(_Part):
     )
     weight: float = Field(1.0, ge=0, description="Factor of this loss.")
     scales: tuple[float, ...] = Field((1.0,), description="Scales at which the student sees the images (MaskMatch).")
-
+    batch_norm: Literal["update", "hold"] = Field(
+        "update",
+        description="Whether the student's passes of this term move the running averages of BatchNorm (the papers), or "
+        "leave them as they are: masked and mixed images are not what a model is evaluated on (ours).",
+    )
     multiple_of: int | None = Field(
         None,
         ge=1,

@@ -29,6 +29,7 @@ from genaug_torch.outputs import OutputKind, OutputReader, QueryOrder, warn_of_k
 from genaug_torch.processes import group_of, images_before, share_buffers, wrapper_of
 from genaug_torch.regularizers import Given, LabeledOutput, Regularizers
 from genaug_torch.rounds import Round
+from genaug_torch.running_averages import averages_held
 from genaug_torch.sets import hard_targets, to_set_targets
 from genaug_torch.state import counters
 from genaug_torch.teacher import EmaTeacher, unwrap
@@ -301,7 +302,8 @@ class SemiSupervisedStep:
 
     def _term(self, name: str, term: TermConfig, batch: Callable[[], Batch], scale: float) -> Figures:
         mixed = batch()
-        output = self._student(mixed.images, scale, term.multiple_of)
+        with averages_held(self.model, held=term.batch_norm == "hold"):
+            output = self._student(mixed.images, scale, term.multiple_of)
         if term.loss == "set":
             loss = self._set_loss(name, output, hard_targets(mixed, self.ignore_index))
         else:

@@ -111,4 +111,6 @@ def test_the_command_runs_and_knows_its_version(target: Path, tmp_path: Path) ->
     code = "from genaug.cli import main; sys.argv = ['genaug', '--version']; main()"
     result = run(target, tmp_path, f"import sys; {code}")
     assert result.stdout.strip() == f"genaug, version {PROJECT['project']['version']}", result.stderr
-    assert "genaug = genaug.__main__:main" in next(target.glob("genaug-*.dist-info/entry_points.txt")).read_text("utf-8")
+    assert "genaug = genaug.__main__:main" in next(target.glob("genaug-*.dist-info/entry_points.txt")).read_text(
+        "utf-8"
+    )
