@@ -14,6 +14,7 @@ from genaug.predictions import PseudoTargets
 from genaug.rng import Rng
 from genaug.step_config import TermConfig
 from genaug_torch.figures import label_figures
+from genaug_torch.kept import KeptWatch
 from genaug_torch.losses import Group
 from genaug_torch.views import StrongView
 
@@ -32,6 +33,7 @@ class Round:
         group: Processes that share the batch.
         given: Strong views that the caller has made, or None.
         figures: Gets the figures of the first labels that are made.
+        watch: Is told how many there are.
     """
 
     labeler: PseudoLabeler
@@ -43,6 +45,7 @@ class Round:
     group: Group | None
     given: Tensor | None = None
     figures: dict[str, Tensor] = field(default_factory=dict)
+    watch: KeptWatch = field(default_factory=KeptWatch)
 
     @cached_property
     def strong(self) -> Tensor:
@@ -68,6 +71,7 @@ class Round:
             if known is not None:
                 valid = ~known if valid is None else valid & ~known
             self.figures.update(label_figures(targets, batch.predictions, valid, ignore_index=self.ignore_index))
+            self.watch.look(self.figures["kept"], batch.predictions.image_confidence)
         return targets
 
     def mixed(self, term: TermConfig, mixer: Mixer | None, rng: Rng) -> Batch:

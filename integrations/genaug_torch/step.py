@@ -24,6 +24,7 @@ from genaug.rng import Rng
 from genaug.sizes import scaled_size
 from genaug.step_config import TermConfig
 from genaug_torch.inputs import Views, check_classes, check_labeled, weak_and_strong
+from genaug_torch.kept import KeptWatch
 from genaug_torch.losses import Group, processes, supervised_loss, unlabeled_loss
 from genaug_torch.outputs import OutputKind, OutputReader, QueryOrder, warn_of_kind
 from genaug_torch.processes import group_of, images_before, share_buffers, wrapper_of
@@ -127,6 +128,7 @@ class SemiSupervisedStep:
         self.group: Group | None = group_of(model) if group == "auto" else group
         self.calls, self.updates = 0, 0
         self.batch = {"processes": processes(self.group), "unlabeled": 0}  # of the last call, for the record
+        self._watch = KeptWatch()
         self._looked = False  # at the first predictions and views, for warnings
         check_terms(config.terms, self.mixers)
         taken = ["supervised", *(term_name(term, number) for number, term in enumerate(config.terms))]
@@ -293,6 +295,7 @@ class SemiSupervisedStep:
             self.group,
             given,
             figures,
+            self._watch,
         )
         for number, (term, mixer) in enumerate(zip(self.recipe.config.terms, self.mixers, strict=True)):
             name = term_name(term, number)

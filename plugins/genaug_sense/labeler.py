@@ -16,7 +16,6 @@ from genaug.predictions import Predictions, PseudoTargets, full
 from genaug_sense.config import QueryOptions, SenseOptions
 from genaug_sense.functional import strongest, transport
 from genaug_sense.tta import Teacher, averaged, joined
-from genaug_sense.watch import KeptWatch
 
 if TYPE_CHECKING:
     from genaug.recipe import BuildContext
@@ -40,7 +39,6 @@ class SenseLabeler(PseudoLabeler):
     def __init__(self, **options: Any) -> None:
         self.options = validate(SenseOptions, options, where="labeler sense")
         self.multiple_of = self.options.multiple
-        self._watch = KeptWatch("sense")
 
     @classmethod
     def from_config(cls, options: SenseOptions, context: BuildContext) -> Self:
@@ -81,19 +79,16 @@ class SenseLabeler(PseudoLabeler):
         """Turn predictions into targets; see `PseudoLabeler.label`.
 
         With ``ot_scope="all"`` padding is shared out like any other pixel, and ignored afterwards; pasted truth is not.
-        Warns once if many batches come and none of them gets a label (`KeptWatch`).
         """
-        real = valid if self.options.ot_scope == "all" else None
-        counted = valid if real is None else torch.ones_like(real)
-        targets = super().label(predictions, valid=counted, known=known, ignore_index=ignore_index, group=group)
-        if real is not None:
-            targets = replace(
-                targets,
-                hard=targets.hard.masked_fill(~real, ignore_index),
-                weights=targets.weights.masked_fill(~real, 0.0),
-            )
-        self._watch.look(targets, predictions)
-        return targets
+        if valid is None or self.options.ot_scope != "all":
+            return super().label(predictions, valid=valid, known=known, ignore_index=ignore_index, group=group)
+        every = torch.ones_like(valid)
+        targets = super().label(predictions, valid=every, known=known, ignore_index=ignore_index, group=group)
+        return replace(
+            targets,
+            hard=targets.hard.masked_fill(~valid, ignore_index),
+            weights=targets.weights.masked_fill(~valid, 0.0),
+        )
 
     __call__ = label
 
@@ -151,7 +146,6 @@ class QuerySenseLabeler(SenseLabeler):
     def __init__(self, **options: Any) -> None:
         self.options = validate(QueryOptions, options, where="labeler sense-query")
         self.multiple_of = self.options.multiple
-        self._watch = KeptWatch("sense-query", self.options.image_gate)
 
     def _label(
         self, predictions: Predictions, valid: Tensor, ignore_index: int, group: dist.ProcessGroup | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from genaug.errors import ConfigError, SampleError
 from genaug.predictions import Predictions, PseudoTargets
-from genaug_sense import watch
 from genaug_sense.functional import transport
 from genaug_sense.labeler import QuerySenseLabeler, SenseLabeler
 from genaug_torch.losses import pixel_losses, reduce_losses
@@ -319,30 +317,6 @@ def test_the_image_gate_closes_whole_images() -> None:
         QuerySenseLabeler().label(Predictions(predictions.values, "scores"))
     closed = QuerySenseLabeler().label(Predictions(predictions.values, "scores", torch.zeros(3)))
     assert_trains(closed, 5)
-
-
-def warned(labeler: SenseLabeler, batches: list[Predictions], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(watch, "SILENT", 3)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for batch in batches:
-            labeler.label(batch)
-    return [str(warning.message) for warning in caught]
-
-
-def test_labels_that_never_come_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    sure, unsure = (
-        Predictions(scores_of(1, (2, 5, 6, 6)).values, "scores", torch.tensor(c)) for c in ([0.99, 1.0], [0.44, 0.57])
-    )
-    (told,) = warned(QuerySenseLabeler(threshold=0), [unsure] * 9, monkeypatch)
-    assert told.startswith("sense-query kept no pixel of its first 3 batches")
-    assert told.endswith("The surest image had a confidence of 0.57, labeler.image_gate is 0.95: lower it")
-    for batches in ([unsure] * 2, [unsure, unsure, sure], [sure] * 9, [sure, *[unsure] * 9]):
-        assert warned(QuerySenseLabeler(threshold=0), batches, monkeypatch) == []
-    flat = Predictions(torch.zeros(1, 4, 3, 3), "logits")
-    (told,) = warned(SenseLabeler(), [flat] * 3, monkeypatch)
-    assert told.startswith("sense kept no pixel")
-    assert "Lower labeler.threshold" in told
 
 
 def test_other_kinds_are_refused_and_point_to_the_other_labeler() -> None:
