@@ -18,7 +18,7 @@ import torch
 from camvid_data import CLASSES, blocks, read, split
 from camvid_matchmask import reduced
 from harness import Row, emit, parser
-from selftraining import ARMS, CEILING, arm, rows_of, train
+from selftraining import ARMS, CEILING, HELD, arm, rows_of, train
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=300)
     arguments.add_argument("--batch", type=int, default=4, help="labelled images a step; as many unlabelled ones")
     arguments.add_argument("--size", type=int, nargs=2, default=[72, 96], metavar=("H", "W"))
-    arguments.add_argument("--arms", nargs="+", default=[*ARMS, CEILING], choices=[*ARMS, CEILING])
+    arguments.add_argument("--arms", nargs="+", default=[*ARMS, *HELD, CEILING], choices=[*ARMS, *HELD, CEILING])
     arguments.add_argument("--threads", type=int, default=1)
     options = arguments.parse_args()
     if "supervised" not in options.arms:
@@ -47,7 +47,8 @@ def main() -> None:
     everything: dict[str, Any] = {}
     for share in options.shares:
         for model in options.models:
-            results: dict[str, list[dict[str, Any]]] = {name: [] for name in options.arms}
+            arms = [name for name in options.arms if model == "unet" or name not in HELD]
+            results: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
             for seed in range(options.seeds):
                 stems, _ = split(options.data, frames, seed, share)
                 others = [s for s in frames.stems if s not in near | held_out | set(stems)]
@@ -59,7 +60,7 @@ def main() -> None:
                 how = {"classes": CLASSES, "model": model, "batch": options.batch, "seed": seed}
                 begun = place / f"burn-in-{options.burn_in}x{options.batch}"
                 train(ARMS["supervised"], labelled, unknown[0], measured, begun, steps=options.burn_in, lr=lr, **how)
-                for name in options.arms:
+                for name in arms:
                     recipe, known = arm(name, labelled, unknown)
                     folder = place / f"{options.burn_in}+{options.steps}x{options.batch}" / name.replace(" ", "-")
                     result = train(

@@ -77,6 +77,19 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     },
     "sense, no transport": {"extends": "sense", "labeler": {"use": "threshold", "threshold": 0.95, "target": "soft"}},
 }
+
+
+def held(term: dict[str, Any]) -> dict[str, Any]:
+    """Return a term that leaves BatchNorm's running averages alone."""
+    return {**term, "batch_norm": "hold"}
+
+
+#: What masked and mixed images do to BatchNorm's running averages; for the U-Net, which has nothing else.
+HELD: dict[str, dict[str, Any]] = {
+    "fixmatch, averages held": {"extends": "fixmatch", "terms": [held(FIXMATCH)]},
+    "fixmatch + local consistency, averages held": {"extends": "fixmatch", "terms": [held(FIXMATCH), held(LOCAL)]},
+    "maskmatch, averages held": {"extends": "maskmatch", "terms": [held(MULTI_SCALE), held({**LOCAL, "weight": 1.0})]},
+}
 #: Supervised training with the labels of every image: what perfect pseudo-labels could give in as many steps.
 CEILING = "ceiling: every label"
 
@@ -119,7 +132,7 @@ def scaled(recipe: dict[str, Any], steps: int, burn_in: int) -> dict[str, Any]:
 def arm(name: str, labelled: Arrays, others: Arrays) -> tuple[dict[str, Any], Arrays]:
     """Return an arm's recipe and its labelled images: for the ceiling, all there are."""
     if name != CEILING:
-        return (ARMS | ABLATIONS)[name], labelled
+        return (ARMS | ABLATIONS | HELD)[name], labelled
     return ARMS["supervised"], (np.concatenate([labelled[0], others[0]]), np.concatenate([labelled[1], others[1]]))
 
 
