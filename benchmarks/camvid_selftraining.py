@@ -18,7 +18,7 @@ import torch
 from camvid_data import CLASSES, blocks, read, split
 from camvid_matchmask import reduced
 from harness import Row, emit, parser
-from selftraining import ARMS, CEILING, HELD, arm, rows_of, train
+from selftraining import ARMS, CEILING, UPDATED, arm, rows_of, train
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=300)
     arguments.add_argument("--batch", type=int, default=4, help="labelled images a step; as many unlabelled ones")
     arguments.add_argument("--size", type=int, nargs=2, default=[72, 96], metavar=("H", "W"))
-    arguments.add_argument("--arms", nargs="+", default=[*ARMS, *HELD, CEILING], choices=[*ARMS, *HELD, CEILING])
+    arguments.add_argument("--arms", nargs="+", default=[*ARMS, *UPDATED, CEILING], choices=[*ARMS, *UPDATED, CEILING])
     arguments.add_argument("--threads", type=int, default=1)
     options = arguments.parse_args()
     if "supervised" not in options.arms:
@@ -47,7 +47,7 @@ def main() -> None:
     everything: dict[str, Any] = {}
     for share in options.shares:
         for model in options.models:
-            arms = [name for name in options.arms if model == "unet" or name not in HELD]
+            arms = [name for name in options.arms if model == "unet" or name not in UPDATED]
             results: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
             for seed in range(options.seeds):
                 stems, _ = split(options.data, frames, seed, share)

@@ -4,11 +4,12 @@ Every arm takes the same number of optimizer steps with the same labelled batche
 many of them as labelled ones in a step. Images are flipped, scaled and cropped alike in all arms. The figure is the
 mean IoU of the trained model itself, whose learning rate ends at zero; that of the teacher is kept beside it.
 
-Two settings are not the ready recipes', because those belong to trainings of 40,000 steps and more. Every teacher
-averages over about a twentieth of the run (with a decay of 0.996 it would be the mean of all weights until step 249,
-random ones included), but for plain pseudo-labels, whose teacher is the student. And arms begin with a burn-in on
-labelled images, since a method without a threshold would learn from an untrained teacher otherwise: the first fifth of
-their steps, or a training of its own, which all arms of a seed start from (`start`).
+Three settings are not the ready recipes', because those belong to trainings of 40,000 steps and more of models that
+were pre-trained. Every teacher averages over about a twentieth of the run (with a decay of 0.996 it would be the mean
+of all weights until step 249, random ones included), but for plain pseudo-labels, whose teacher is the student. Arms
+begin with a burn-in on labelled images, since a method without a threshold would learn from an untrained teacher
+otherwise: the first fifth of their steps, or a training of its own, which all arms of a seed start from (`start`). And
+terms on unlabelled images leave BatchNorm's running averages alone; arms called "averages updated" show the other way.
 
 Models run in bfloat16 where the CPU multiplies that in hardware, which halves the time; the last layer is in float32.
 """
@@ -29,7 +30,8 @@ from query_models import mask2former
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from genaug.config import merge
+from genaug.config import merge, read_recipe
+from genaug.registry import default_registry
 from genaug_tiny.segmenter import UNet, evaluate_miou, has_fast_bfloat16, one_cycle, random_geometry
 from genaug_torch import OutputReader, SemiSupervisedStep
 from genaug_torch.outputs import OutputKind
@@ -78,17 +80,14 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "sense, no transport": {"extends": "sense", "labeler": {"use": "threshold", "threshold": 0.95, "target": "soft"}},
 }
 
-
-def held(term: dict[str, Any]) -> dict[str, Any]:
-    """Return a term that leaves BatchNorm's running averages alone."""
-    return {**term, "batch_norm": "hold"}
-
-
-#: What masked and mixed images do to BatchNorm's running averages; for the U-Net, which has nothing else.
-HELD: dict[str, dict[str, Any]] = {
-    "fixmatch, averages held": {"extends": "fixmatch", "terms": [held(FIXMATCH)]},
-    "fixmatch + local consistency, averages held": {"extends": "fixmatch", "terms": [held(FIXMATCH), held(LOCAL)]},
-    "maskmatch, averages held": {"extends": "maskmatch", "terms": [held(MULTI_SCALE), held({**LOCAL, "weight": 1.0})]},
+#: What is held back in the arms above, see `scaled`.
+UPDATED: dict[str, dict[str, Any]] = {
+    f"{name}, averages updated": {**ARMS[name], "terms": [{**term, "batch_norm": "update"} for term in terms]}
+    for name, terms in {
+        "fixmatch": [FIXMATCH],
+        "fixmatch + local consistency": [FIXMATCH, LOCAL],
+        "maskmatch": [MULTI_SCALE, {**LOCAL, "weight": 1.0}],
+    }.items()
 }
 #: Supervised training with the labels of every image: what perfect pseudo-labels could give in as many steps.
 CEILING = "ceiling: every label"
@@ -126,13 +125,14 @@ def scaled(recipe: dict[str, Any], steps: int, burn_in: int) -> dict[str, Any]:
     settings: dict[str, Any] = {"supervised": {"burn_in": burn_in}}
     if recipe["extends"] != "pseudo-label":
         settings["teacher"] = {"ema": round(max(0.0, 1 - 20 / steps), 4)}
-    return merge(recipe, settings)
+    table, _ = read_recipe(merge(recipe, settings), default_registry())
+    return {**table, "terms": [{"batch_norm": "hold", **term} for term in table.get("terms", [])]}
 
 
 def arm(name: str, labelled: Arrays, others: Arrays) -> tuple[dict[str, Any], Arrays]:
     """Return an arm's recipe and its labelled images: for the ceiling, all there are."""
     if name != CEILING:
-        return (ARMS | ABLATIONS | HELD)[name], labelled
+        return (ARMS | ABLATIONS | UPDATED)[name], labelled
     return ARMS["supervised"], (np.concatenate([labelled[0], others[0]]), np.concatenate([labelled[1], others[1]]))
 
 

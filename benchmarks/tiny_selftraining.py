@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from harness import emit, parser
-from selftraining import ABLATIONS, ARMS, CEILING, HELD, arm, rows_of, train
+from selftraining import ABLATIONS, ARMS, CEILING, UPDATED, arm, rows_of, train
 
 from genaug_tiny.experiment import TEST_SEEDS, labelled_seeds
 from genaug_tiny.scenes import CLASSES, render_scenes
@@ -23,7 +23,7 @@ UNLABELLED = range(600_000, 700_000)
 
 def main() -> None:
     """Train every arm of every seed that is not done yet, then write the table."""
-    arms = [*ARMS, *ABLATIONS, *HELD, CEILING]
+    arms = [*ARMS, *ABLATIONS, *UPDATED, CEILING]
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--work", type=Path, default=Path("runs/tiny_selftraining"))
     arguments.add_argument("--seeds", type=int, default=3)
