@@ -70,7 +70,7 @@ def options(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
 def true_defaults(heading: str) -> list[tuple[str, str, str]]:
     """Return what `stated` has to find."""
     if heading == PROBE:
-        named = [option for option in command.params if isinstance(option, click.Option)]
+        named = [option for option in command.params if isinstance(option, click.Option) and option.expose_value]
         values = command.make_context("probe", ["recipe.yaml"]).params
         return sorted(("", option.opts[0], written(values[str(option.name)])) for option in named)
     registry = Registry()
