@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from genaug.batch import image_tensor
 from genaug.config import SourceConfig, validate
-from genaug.errors import ConfigError, DataError
+from genaug.errors import ConfigError, DataError, SampleError
 from genaug.labels import LabelSpace
 from genaug.recipe import BuildContext
 from genaug.registry import default_registry
@@ -117,8 +118,8 @@ class UnlabeledStreams(Dataset[Any]):
             found = f"sizes of {sorted(sizes)} for streams {sorted(streams)}"
             raise ConfigError(found, where="sizes", allowed="one number for every stream")
         used = {name: int(sizes[name]) for name in streams if sizes[name] != 0}
-        if not used or min(used.values()) < 0:
-            raise ConfigError(f"{dict(sizes)}", where="sizes", allowed="numbers from 0, not all of them 0")
+        if not used or min(used.values()) < 0 or any(used[name] != sizes[name] for name in used):
+            raise ConfigError(f"{dict(sizes)}", where="sizes", allowed="whole numbers from 0, not all of them 0")
         for name in used:
             if not len(streams[name]):
                 raise ConfigError("no images", where=f"streams.{name}", hint="Or set its size to 0")
@@ -154,7 +155,24 @@ class UnlabeledStreams(Dataset[Any]):
         ]
 
     def __getitem__(self, index: int) -> Any:
-        return default_collate([self.streams[name][place] for name, place in self.locate(index)])
+        """Return batch `index`, its items stacked.
+
+        Raises:
+            SampleError: Images of several sizes, which cannot be stacked.
+        """
+        places = self.locate(index)
+        items = [self.streams[name][place] for name, place in places]
+        shapes = [tuple(item.shape) for item in items if isinstance(item, Tensor)]
+        if len(set(shapes)) > 1:
+            other = next(number for number, shape in enumerate(shapes) if shape != shapes[0])
+            (first, a), (second, b) = places[0], places[other]
+            raise SampleError(
+                f"{first}[{a}] is {list(shapes[0])}, {second}[{b}] is {list(shapes[other])}",
+                where=f"UnlabeledStreams, batch {index}",
+                allowed="items of one shape",
+                hint="Crop or resize in the datasets' transform",
+            )
+        return default_collate(items)
 
     def _orders(self) -> dict[str, np.ndarray]:
         """Return, for every stream, the numbers of its images in the order of the present epoch."""

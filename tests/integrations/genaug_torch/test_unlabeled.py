@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from genaug.engine import run
-from genaug.errors import ConfigError, DataError, StoreError
+from genaug.errors import ConfigError, DataError, SampleError, StoreError
 from genaug.export import SampleSet, build_writer, export
 from genaug.recipe import load_recipe
 from genaug.store import SampleStore
@@ -142,6 +142,7 @@ def test_wrong_sizes_are_named() -> None:
         ({"real": 1}, "sizes of"),
         ({"real": 0, "synthetic": 0}, "not all of them 0"),
         ({"real": -1, "synthetic": 0}, "from 0"),
+        ({"real": 1.7, "synthetic": 0}, "whole numbers"),
         ({"real": 1, "synthetic": 1}, r"streams\.synthetic: no images"),
     ]:
         with pytest.raises(ConfigError, match=told):
@@ -149,6 +150,13 @@ def test_wrong_sizes_are_named() -> None:
     assert len(UnlabeledStreams(streams, {"real": 1, "synthetic": 0})) == 1
     with pytest.raises(ConfigError, match="batches"):
         UnlabeledStreams({"real": [1]}, {"real": 1}, batches=0)
+
+
+def test_images_of_two_sizes_are_named() -> None:
+    streams = {"real": [torch.zeros(3, 4, 6)], "synthetic": [torch.zeros(3, 4, 6), torch.zeros(3, 5, 6)]}
+    batches = UnlabeledStreams(streams, {"real": 1, "synthetic": 2})
+    with pytest.raises(SampleError, match=r"real\[0\] is \[3, 4, 6\], synthetic\[1\] is \[3, 5, 6\].*transform"):
+        batches[0]
 
 
 def test_a_step_with_real_and_synthetic_images(store, tmp_path) -> None:
