@@ -39,7 +39,7 @@ def misfits(recipe: Recipe, *, data: Source | None, conditions: Source | None) -
     return found + [str(_refused(w)) for w, o in options.items() if unlabeled and o.judges_unlabeled is False]
 
 
-def require_fit(recipe: Recipe, *, data: Source, conditions: Source) -> None:
+def require_fit(recipe: Recipe, *, data: Source, conditions: Source | None) -> None:
     """Raise `ConfigError`, with everything that `misfits` finds."""
     found = misfits(recipe, data=data, conditions=conditions)
     if len(found) == 1:

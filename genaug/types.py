@@ -20,9 +20,8 @@ SamplePart = Literal["image", "mask", "prompt"]
 
 def check_image(image: Any, *, where: str) -> Image:
     """Return `image` if it is uint8 ``[H, W, 3]`` RGB, else raise `SampleError`."""
-    found = f"dtype {image.dtype}, shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise SampleError(f"the image is {found}", where=where, allowed="uint8 array [H, W, 3], RGB")
+        raise SampleError(f"the image is {_described(image)}", where=where, allowed="uint8 array [H, W, 3], RGB")
     if 0 in image.shape:
         raise SampleError(f"the image is empty, shape {image.shape}", where=where, allowed="at least one pixel")
     return image
@@ -30,12 +29,15 @@ def check_image(image: Any, *, where: str) -> Image:
 
 def check_mask(mask: Any, *, where: str) -> Mask:
     """Return `mask` if it is uint8 ``[H, W]``, else raise `SampleError`."""
-    found = f"dtype {mask.dtype}, shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
     if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2:
-        raise SampleError(f"the mask is {found}", where=where, allowed="uint8 array [H, W] of class ids")
+        raise SampleError(f"the mask is {_described(mask)}", where=where, allowed="uint8 array [H, W] of class ids")
     if 0 in mask.shape:
         raise SampleError(f"the mask is empty, shape {mask.shape}", where=where, allowed="at least one pixel")
     return mask
+
+
+def _described(value: Any) -> str:
+    return f"dtype {value.dtype}, shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 @dataclass(frozen=True, slots=True)

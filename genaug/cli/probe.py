@@ -59,6 +59,7 @@ def command(
     Example: genaug probe recipe.yaml --mode gradient --epochs 3 --share 0.1
     """
     from genaug.engine.device import resolve_device
+    from genaug.fit import require_fit
     from genaug.interfaces import Probeable
     from genaug.recipe import load_recipe
     from genaug.sources import checked
@@ -67,6 +68,7 @@ def command(
     loaded = load_recipe(recipe, assignments)
     context = loaded.context(device=resolve_device(device))
     source = checked(loaded.source(context))
+    require_fit(loaded, data=source, conditions=None)
     generator = loaded.generator(context)
     if not isinstance(generator, Probeable):
         raise ConfigError(

@@ -250,3 +250,13 @@ def test_a_probe_says_what_it_would_look_at(data: Path) -> None:
     assert (plan["samples"], plan["epochs"], plan["mode"]) == (1, 2, "gradient")
     assert str(plan["output"]).endswith("out/probe")
     assert not Path("out").exists()
+
+
+def test_a_probe_refuses_data_that_the_generator_cannot_learn_from(data: Path) -> None:
+    Path("recipe.yaml").write_text(
+        "{extends: matchmask, labels: {names: [a, b]}, data: {format: folder, images: images}, "
+        "generator: {base: genaug-tiny}, filters: [], output: out}"
+    )
+    result = CliRunner().invoke(group, ["probe", "recipe.yaml", "--device", "cpu", "--dry-run"])
+    assert result.exit_code == 2
+    assert "generator: the labelled samples have no masks" in result.stderr
