@@ -71,12 +71,14 @@ ARMS: dict[str, dict[str, Any]] = {
     "fixmatch + upc": {"extends": "fixmatch", "terms": [FIXMATCH, UPC]},
     "fixmatch + local consistency": {"extends": "fixmatch", "terms": [FIXMATCH, LOCAL]},
 }
-#: What tells a method's idea from what comes with it: UPC with patches drawn by lot, and SENSE without transport.
+#: What tells a method's idea from what comes with it: UPC with patches drawn by lot, SENSE without transport, and
+#: FixMatch with SENSE's normaliser.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "upc, random patches": {
         "extends": "upc",
         "terms": [{**UPC, "weight": 1.0, "mixer": {"use": "upc", "score": "random"}}],
     },
+    "fixmatch, divided by kept pixels": {"extends": "fixmatch", "terms": [{**FIXMATCH, "normalizer": "kept"}]},
     "sense, no transport": {"extends": "sense", "labeler": {"use": "threshold", "threshold": 0.95, "target": "soft"}},
 }
 
@@ -148,10 +150,18 @@ def train(
     Returns:
         ``miou`` and ``iou``, ``teacher_miou``, ``kept`` (mean over the last quarter), ``kept_by_class``, ``flip_rate``
         and ``cpu_seconds``, processor time, which does not depend on what else the machine does.
+
+    Raises:
+        SystemExit: What an earlier call measured had other settings.
     """
+    changed = {**scaled(recipe, steps, 0 if start else steps // 5), "seed": seed}
+    settings = {"recipe": changed, "model": model, "steps": steps, "batch": batch, "lr": lr}
     done = folder / "result.json"
     if done.is_file():
-        return dict(json.loads(done.read_text()))
+        earlier = dict(json.loads(done.read_text()))
+        if earlier.pop("settings") != json.loads(json.dumps(settings)):
+            raise SystemExit(f"{done} was made with other settings: move it away, or take another --work")
+        return earlier
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     # channels_last is the faster layout for convolutions on CPUs.
@@ -160,7 +170,6 @@ def train(
         student.load_state_dict(torch.load(start / "models.pt", weights_only=True)["student"])
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=1e-2)
     kind: OutputKind = "queries" if model == "mask2former" else "logits"
-    changed = {**scaled(recipe, steps, 0 if start else steps // 5), "seed": seed}
     step = SemiSupervisedStep(student, changed, kind=kind, num_classes=classes)
     state: dict[str, Any] = {"step": 0, "cpu": 0.0, "figures": []}
     checkpoint = folder / "checkpoint.pt"
@@ -200,7 +209,7 @@ def train(
     # Kept for pictures of what an arm learned and labels.
     models = {"student": student.state_dict(), "teacher": step.teacher.model.state_dict()}
     torch.save(models, folder / "models.pt")
-    done.write_text(json.dumps(result))
+    done.write_text(json.dumps({**result, "settings": settings}))
     checkpoint.unlink(missing_ok=True)
     return result
 

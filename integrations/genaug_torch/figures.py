@@ -24,7 +24,8 @@ def label_figures(
         ``kept``, share of valid pixels with a weight above 0; ``kept_by_class`` ``[K]``, the same among the pixels
         whose target is the class (NaN for classes without any); ``live_classes``, number of classes with a kept
         pixel; ``flip_rate``, share of kept pixels whose target is not the teacher's own class; ``entropy``, mean
-        entropy of the teacher over valid pixels, in nats.
+        entropy of the teacher over valid pixels, in nats; ``nan_rows``, number of valid pixels that the teacher's
+        predictions say nothing of, because they are not finite: the other figures leave them out.
     """
     count, finite = predictions.num_classes, predictions.finite()
     inside = finite if valid is None else valid & finite
@@ -47,4 +48,5 @@ def label_figures(
         "live_classes": (kept_per_class > 0).sum(),
         "flip_rate": (kept & (targets.hard != predicted)).sum() / kept_pixels,
         "entropy": entropy.nansum() / inside.sum().clamp_min(1),
+        "nan_rows": (~finite if valid is None else valid & ~finite).sum(),
     }

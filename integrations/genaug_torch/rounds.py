@@ -71,7 +71,8 @@ class Round:
             if known is not None:
                 valid = ~known if valid is None else valid & ~known
             self.figures.update(label_figures(targets, batch.predictions, valid, ignore_index=self.ignore_index))
-            self.watch.look(self.figures["kept"], batch.predictions.image_confidence)
+            confidence = batch.predictions.image_confidence
+            self.watch.look(self.figures["kept"], self.figures["nan_rows"], confidence)
         return targets
 
     def mixed(self, term: TermConfig, mixer: Mixer | None, rng: Rng) -> Batch:

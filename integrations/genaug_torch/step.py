@@ -170,8 +170,8 @@ class SemiSupervisedStep:
 
         Returns:
             The loss, and figures without gradients: ``loss/supervised``, ``loss/<regularizer>``, ``loss/<term>``, and
-            of the pseudo-labels ``kept``, ``kept_by_class``, ``flip_rate``, ``live_classes``, ``entropy`` (see
-            `label_figures`).
+            of the pseudo-labels ``kept``, ``kept_by_class``, ``flip_rate``, ``live_classes``, ``entropy``,
+            ``nan_rows`` (see `label_figures`).
 
         Raises:
             SampleError: Shapes, labels or numbers of classes do not fit.

@@ -37,6 +37,9 @@ def test_pixels_that_are_not_numbers_do_not_count_and_nothing_kept_is_zero():
     figures = label_figures(targets, Predictions(values, "logits"))
     assert [float(figures[name]) for name in ("kept", "flip_rate", "live_classes")] == [0, 0, 0]
     assert float(figures["entropy"]) == pytest.approx(math.log(2))
+    assert int(figures["nan_rows"]) == 1
+    padded = torch.tensor([False, True, True]).view(1, 1, 3)
+    assert int(label_figures(targets, Predictions(values, "logits"), padded)["nan_rows"]) == 0
 
 
 def test_counts_of_large_batches_are_exact():

@@ -40,7 +40,15 @@ def test_one_label_is_enough(shares, warned, monkeypatch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for share in shares:
-            watch.look(torch.tensor(float(share)), torch.tensor([0.44, 0.57]))
+            watch.look(torch.tensor(float(share)), torch.tensor(0), torch.tensor([0.44, 0.57]))
     assert len(caught) == warned
     if warned:
         assert "the surest image has 0.57; see image_gate" in str(caught[0].message)
+
+
+def test_predictions_that_are_not_finite_are_named(monkeypatch):
+    monkeypatch.setattr(kept, "SILENT", 2)
+    watch = kept.KeptWatch()
+    with pytest.warns(UserWarning, match="not finite at up to 7 pixels of a batch"):
+        for count in (7, 3):
+            watch.look(torch.tensor(0.0), torch.tensor(count))
