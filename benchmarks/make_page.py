@@ -1,4 +1,7 @@
-"""Write ``docs/benchmarks.md`` and the table in the README from ``benchmarks/results/``; ``--check`` only compares."""
+"""Write ``docs/benchmarks.md``, and tables in the README and the docs, from ``benchmarks/results/``.
+
+``--check`` only compares.
+"""
 
 from __future__ import annotations
 
@@ -115,18 +118,53 @@ def camvid_lines(results: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
+#: Results of self-training by name, and what of their settings the table says; CamVid's say it themselves.
+SELFTRAINING = {
+    "tiny_selftraining": "rendered scenes, U-Net, 300 steps",
+    "tiny_selftraining_long": "the same, 1,800 steps",
+    "camvid_selftraining": None,
+}
+
+
+def selftraining_table(results: dict[str, dict[str, Any]]) -> str:
+    """Return gains over the supervised arm, seed by seed, for every method and setting of self-training."""
+    known = {name: title for name, title in SELFTRAINING.items() if name in results}
+    columns: dict[str, dict[str, str]] = {}
+    for name, title in known.items():
+        seeds = results[name]["seeds"]
+        for setting, arms in ({title: seeds} if title else camvid_settings(seeds)).items():
+            columns[setting] = {arm: difference(runs, arms["supervised"]) for arm, runs in arms.items()}
+    arms = list(dict.fromkeys(arm for column in columns.values() for arm in column))
+    lines = [f"| trained with | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    lines += [f"| {arm} | {' | '.join(column.get(arm, '') for column in columns.values())} |" for arm in arms]
+    return "\n".join([*lines, "", *(f"`{results[name]['command']}`" for name in known)])
+
+
+def difference(runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> str:
+    """Return mean and spread of what `runs` are above `base`, in points of mIoU; of `base` itself, its mIoU."""
+    same = runs is base
+    values = [100 * (run["miou"] - (0 if same else real["miou"])) for run, real in zip(runs, base, strict=True)]
+    return f"{statistics.mean(values):{'' if same else '+'}.1f} ± {statistics.stdev(values):.1f}"
+
+
+def camvid_settings(seeds: dict[str, Any]) -> dict[str, Any]:
+    """Return CamVid's runs by arm, by share of the labels and model."""
+    names = {"unet": "U-Net", "segformer": "SegFormer"}
+    parts = ((*key.split(), arms) for key, arms in seeds.items())
+    return {f"CamVid {share.replace('_', '/')}, {names[model]}": arms for share, model, arms in parts}
+
+
 def main() -> int:
-    """Write or compare both files."""
+    """Write or compare the files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 if a file differs from what would be written")
     check = parser.parse_args().check
     results = load()
-    readme = (ROOT / "README.md").read_text("utf-8")
-    before, rest = readme.split(BEGIN)
-    files = {
-        ROOT / "docs/benchmarks.md": page(results),
-        ROOT / "README.md": f"{before}{BEGIN}\n{readme_table(results)}\n{END}{rest.split(END)[1]}",
-    }
+    files = {ROOT / "docs/benchmarks.md": page(results)}
+    tables = {"README.md": readme_table, "docs/explanation/self-training-results.md": selftraining_table}
+    for place, made in tables.items():
+        before, rest = (ROOT / place).read_text("utf-8").split(BEGIN)
+        files[ROOT / place] = f"{before}{BEGIN}\n{made(results)}\n{END}{rest.split(END)[1]}"
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text("utf-8") != text]
     for path in stale:
         print(f"{path.relative_to(ROOT)} {'is out of date' if check else 'written'}")
