@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,21 +158,29 @@ class UnlabeledStreams(Dataset[Any]):
         """Return batch `index`, its items stacked.
 
         Raises:
-            SampleError: Images of several sizes, which cannot be stacked.
+            SampleError: Items that cannot be stacked: of several sizes, forms or types, or no tensors.
         """
         places = self.locate(index)
         items = [self.streams[name][place] for name, place in places]
-        shapes = [tuple(item.shape) for item in items if isinstance(item, Tensor)]
-        if len(set(shapes)) > 1:
-            other = next(number for number, shape in enumerate(shapes) if shape != shapes[0])
-            (first, a), (second, b) = places[0], places[other]
+        where = f"UnlabeledStreams, batch {index}"
+        leaves = [dict(_leaves(item)) for item in items]
+        (first, a), found = places[0], leaves[0]
+        for (second, b), other in zip(places[1:], leaves[1:], strict=True):
+            for part in (part for part in found if part in other and found[part] != other[part]):
+                raise SampleError(
+                    f"{first}[{a}]{part} is {found[part]}, {second}[{b}]{part} is {other[part]}",
+                    where=where,
+                    allowed="items of one shape",
+                    hint="Crop or resize in the datasets' transform",
+                )
+        try:
+            return default_collate(items)
+        except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            found_types = ", ".join(sorted({type(item).__name__ for item in items}))
+            hint = "Give the datasets a transform that returns tensors, all of one form"
             raise SampleError(
-                f"{first}[{a}] is {list(shapes[0])}, {second}[{b}] is {list(shapes[other])}",
-                where=f"UnlabeledStreams, batch {index}",
-                allowed="items of one shape",
-                hint="Crop or resize in the datasets' transform",
-            )
-        return default_collate(items)
+                f"items ({found_types}) that cannot be stacked: {error}", where=where, hint=hint
+            ) from error
 
     def _orders(self) -> dict[str, np.ndarray]:
         """Return, for every stream, the numbers of its images in the order of the present epoch."""
@@ -188,6 +196,18 @@ class UnlabeledStreams(Dataset[Any]):
 
     def __getstate__(self) -> Mapping[str, Any]:
         return {**self.__dict__, "_drawn": None}
+
+
+def _leaves(item: Any, part: str = "") -> Iterator[tuple[str, list[int]]]:
+    """Yield place and shape of every tensor or array in an item of nested tuples, lists and dictionaries."""
+    if isinstance(item, Tensor | np.ndarray):
+        yield part, list(item.shape)
+    elif isinstance(item, Mapping):
+        for key, value in item.items():
+            yield from _leaves(value, f"{part}[{key!r}]")
+    elif isinstance(item, tuple | list):
+        for number, value in enumerate(item):
+            yield from _leaves(value, f"{part}[{number}]")
 
 
 def _source(table: Mapping[str, Any]) -> Source:

@@ -45,10 +45,15 @@ class WithUnlabeled(Dataset[Pair]):
     Call `set_epoch` before every epoch (`SelfTrainingTrainer` does). Datasets inside that have a ``set_epoch`` of their
     own, such as `MixedDataset`, are told as well.
 
+    For fixed numbers of real and synthetic images, `unlabeled` is a `genaug_torch.UnlabeledStreams`. An item of it is a
+    batch, so its `sizes` are those for one labelled item: ``{"real": 1, "synthetic": 2}`` and a batch size of 4 make
+    4 real and 8 synthetic images beside 4 labelled ones. What comes equally often are then these batches; the images of
+    a stream do so on average.
+
     Args:
         labeled: Labelled items, map-style.
         unlabeled: Unlabelled items, map-style; masks that they may have are never looked at.
-        per_item: Unlabelled items for every labelled one.
+        per_item: Unlabelled items (or batches of streams) for every labelled one.
         seed: Source of the draws.
 
     Raises:
@@ -105,7 +110,8 @@ class SegmentationCollator:
     * a dictionary with ``image`` (or ``pixel_values``) and ``mask`` (``labels``, ``label``, ``annotation``), as data
       sets of the Hub are; floating point ``pixel_values`` are taken as they are, ready for the model;
     * a `genaug.Sample`, or a `Batch` of one image, which is what `WeakView` returns and knows what is padding;
-    * a `Pair` of these, which `WithUnlabeled` gives.
+    * a `Pair` of these, which `WithUnlabeled` gives. Its unlabelled items may also be whole batches, as those of
+      `genaug_torch.UnlabeledStreams`: tensors with one more dimension in front, alone, in a tuple or in a dictionary.
 
     An image is a PIL image, uint8 ``[H, W, 3]``, a uint8 tensor ``[3, H, W]`` or a float one in ``[0, 1]``; a mask is a
     PIL image of mode L, P or I, or integers ``[H, W]``, and holds class indices 0 to K - 1 or the ignore index. Images
@@ -132,7 +138,8 @@ class SegmentationCollator:
             ``valid`` (of the unlabelled images), bool.
 
         Raises:
-            SampleError: No item, one of another form, masks for some only, or images of several sizes.
+            SampleError: No item, one of another form, masks for some only, images of several sizes, or unlabelled
+                items of two views: the step makes strong views.
         """
         if not items:
             raise SampleError("no item", where="SegmentationCollator", allowed="at least one")
@@ -140,7 +147,8 @@ class SegmentationCollator:
         images, masks, valid = self._stacked([item.labeled if isinstance(item, Pair) else item for item in items])
         batch = {"pixel_values": images, "labels": masks, "labeled_valid": valid}
         if pairs:
-            unlabeled, _, valid = self._stacked([item for pair in pairs for item in pair.unlabeled], labeled=False)
+            items = [item for pair in pairs for some in pair.unlabeled for item in _apart(some)]
+            unlabeled, _, valid = self._stacked(items, labeled=False)
             batch |= {"unlabeled": unlabeled, "valid": valid}
         return {name: value for name, value in batch.items() if value is not None}
 
@@ -198,6 +206,29 @@ class SegmentationCollator:
 
     def _normalised(self, image: Tensor) -> Tensor:
         return (image.float() - self._mean) / self._std
+
+
+def _apart(item: Any) -> Sequence[Any]:
+    """Return the items of an unlabelled batch; anything else is one item.
+
+    Raises:
+        SampleError: Pairs of views, whose second would pass for a mask, which nobody looks at.
+    """
+    parts = list(item.values()) if isinstance(item, Mapping) else item if isinstance(item, tuple | list) else [item]
+    pictures = [part.ndim for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
+    if isinstance(item, tuple | list) and len([ndim for ndim in pictures if ndim >= 3]) > 1:
+        raise SampleError(
+            f"{len(pictures)} views of an unlabelled image",
+            where="SegmentationCollator",
+            allowed="one image",
+            hint="The step makes strong views itself (views.strong); your own go to SemiSupervisedStep in your own loop",
+        )
+    if not any(isinstance(part, Tensor) and part.ndim == 4 for part in parts):
+        return [item]
+    rows = zip(*parts, strict=True)
+    if isinstance(item, Mapping):
+        return [dict(zip(item, row, strict=True)) for row in rows]
+    return list(rows) if isinstance(item, tuple | list) else list(item)
 
 
 def _image(value: Any) -> Tensor:

@@ -159,6 +159,32 @@ def test_images_of_two_sizes_are_named() -> None:
         batches[0]
 
 
+def two(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(3, 4, 6), torch.zeros(3, 4, size)
+
+
+@pytest.mark.parametrize(
+    ("real", "synthetic", "told"),
+    [
+        (two(6), two(5), r"real\[0\]\[1\] is \[3, 4, 6\], synthetic\[0\]\[1\] is \[3, 4, 5\].*transform"),
+        ({"image": np.zeros((4, 6))}, {"image": np.zeros((4, 5))}, r"real\[0\]\['image'\] is \[4, 6\]"),
+        (Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4)), r"items \(Image\) that cannot be stacked.*transform"),
+        (two(6), two(6)[0], r"items \(Tensor, tuple\) that cannot be stacked"),
+        ({"image": two(6)[0]}, {"picture": two(6)[0]}, r"items \(dict\) that cannot be stacked"),
+        (two(6), (*two(6), 1), r"items \(tuple\) that cannot be stacked"),
+    ],
+)
+def test_items_that_do_not_fit_together_are_named(real, synthetic, told) -> None:
+    batches = UnlabeledStreams({"real": [real], "synthetic": [synthetic]}, {"real": 1, "synthetic": 1})
+    with pytest.raises(SampleError, match=told):
+        batches[0]
+
+
+def test_pairs_of_views_are_stacked_by_view() -> None:
+    batches = UnlabeledStreams({"real": [two(6)], "synthetic": [two(6)]}, {"real": 1, "synthetic": 2})
+    assert [view.shape for view in batches[0]] == [(3, 3, 4, 6)] * 2
+
+
 def test_a_step_with_real_and_synthetic_images(store, tmp_path) -> None:
     for n in range(3):
         Image.fromarray(np.full((16, 24, 3), 200 + n, np.uint8)).save(tmp_path / f"r{n}.png")

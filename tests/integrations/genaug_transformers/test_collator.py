@@ -17,6 +17,7 @@ from genaug.errors import ConfigError, SampleError
 from genaug.step_config import ViewsConfig
 from genaug.types import Sample
 from genaug_torch import MixedDataset, WeakView
+from genaug_torch import UnlabeledStreams
 from genaug_transformers import Pair, SegmentationCollator, WithUnlabeled
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -68,6 +69,40 @@ def test_unlabelled_items_and_padding():
     labelled = SegmentationCollator()([Pair(crop, (big,))])
     assert torch.equal(labelled["labeled_valid"][0], crop.valid[0])
     assert set(SegmentationCollator()([PIXELS, PIXELS])) == {"pixel_values"}
+
+
+def gray(value, form):
+    image = torch.full((3, 8, 8), float(value))
+    mask = torch.zeros(8, 8, dtype=torch.int64)
+    return {"image": image, "pair": (image, mask), "dict": {"pixel_values": image, "label": mask, "id": "x"}}[form]
+
+
+@pytest.mark.parametrize("form", ["image", "pair", "dict"])
+def test_batches_of_real_and_synthetic_streams(form):
+    real, synthetic = ([gray(base + 0.01 * i, form) for i in range(4)] for base in (0.2, 0.6))
+    streams = UnlabeledStreams({"real": real, "synthetic": synthetic}, {"real": 1, "synthetic": 2}, seed=3)
+    labelled = [(torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.int64))] * 6
+    dataset = WithUnlabeled(labelled, streams, seed=1)
+    dataset.set_epoch(2)
+    loader = DataLoader(dataset, batch_size=2, collate_fn=SegmentationCollator())
+    drawn = []
+    for number, batch in enumerate(loader):
+        assert {name: tuple(value.shape) for name, value in batch.items()} == {
+            "pixel_values": (2, 3, 8, 8), "labels": (2, 8, 8), "unlabeled": (6, 3, 8, 8),
+        }  # fmt: skip
+        values = batch["unlabeled"].mean((1, 2, 3))
+        assert (values > 0.5).tolist() == [False, True, True] * 2
+        places = [p for item in (2 * number, 2 * number + 1) for n in dataset.numbers(item) for p in streams.locate(n)]
+        expected = [(0.2 if name == "real" else 0.6) + 0.01 * place for name, place in places]
+        assert values.tolist() == pytest.approx(expected, abs=1e-5)
+        drawn += places
+    assert len(set(drawn)) == 8
+
+
+def test_views_of_unlabelled_images_are_refused():
+    for views in [(FLOATS, FLOATS), [FLOATS[None], FLOATS[None]]]:  # the second would pass for a mask
+        with pytest.raises(SampleError, match=r"2 views of an unlabelled image.*views\.strong"):
+            SegmentationCollator()([Pair((PIXELS, MASK), (views,))])
 
 
 @pytest.mark.parametrize(

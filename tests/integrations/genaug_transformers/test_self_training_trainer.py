@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 from transformers import Trainer, TrainingArguments
 
 from genaug.errors import ConfigError, SampleError
-from genaug_torch import MixedDataset, SemiSupervisedStep
+from genaug_torch import MixedDataset, SemiSupervisedStep, UnlabeledStreams
 from genaug_transformers import SegmentationCollator, SelfTrainingTrainer, WithUnlabeled
 
 K, SIZE = 3, 32
@@ -97,6 +97,15 @@ def test_training_is_the_plain_loop(make_model, tmp_path, accumulated):
     parts = [value for name, value in logged.items() if name.startswith("genaug/loss/")]
     if accumulated == 1:
         assert sum(parts) == pytest.approx(logged["loss"], abs=1e-4)
+
+
+def test_fixed_numbers_of_real_and_synthetic_images(make_model, tmp_path):
+    labelled, real = data()
+    streams = UnlabeledStreams({"real": real, "synthetic": 1 - real}, {"real": 1, "synthetic": 2})
+    trainer = make(make_model("segformer"), tmp_path, max_steps=2, dataset=WithUnlabeled(labelled, streams))
+    trainer.train()
+    assert trainer.step.batch["unlabeled"] == 6
+    assert trainer.step.calls == 2
 
 
 def states(trainer):
