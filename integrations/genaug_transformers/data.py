@@ -221,7 +221,7 @@ def _apart(item: Any) -> Sequence[Any]:
             f"{len(pictures)} views of an unlabelled image",
             where="SegmentationCollator",
             allowed="one image",
-            hint="The step makes strong views itself (views.strong); your own go to SemiSupervisedStep in your own loop",
+            hint="The step makes strong views itself (views.strong); to make your own, call it in a loop of your own",
         )
     if not any(isinstance(part, Tensor) and part.ndim == 4 for part in parts):
         return [item]

@@ -16,8 +16,7 @@ from genaug.batch import Batch
 from genaug.errors import ConfigError, SampleError
 from genaug.step_config import ViewsConfig
 from genaug.types import Sample
-from genaug_torch import MixedDataset, WeakView
-from genaug_torch import UnlabeledStreams
+from genaug_torch import MixedDataset, UnlabeledStreams, WeakView
 from genaug_transformers import Pair, SegmentationCollator, WithUnlabeled
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
