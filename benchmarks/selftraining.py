@@ -135,7 +135,12 @@ def arm(name: str, labelled: Arrays, others: Arrays) -> tuple[dict[str, Any], Ar
     """Return an arm's recipe and its labelled images: for the ceiling, all there are."""
     if name != CEILING:
         return (ARMS | ABLATIONS | UPDATED)[name], labelled
-    return ARMS["supervised"], (np.concatenate([labelled[0], others[0]]), np.concatenate([labelled[1], others[1]]))
+    return ARMS["supervised"], every(labelled, others)
+
+
+def every(labelled: Arrays, others: Arrays) -> Arrays:
+    """Return the labelled images of both."""
+    return np.concatenate([labelled[0], others[0]]), np.concatenate([labelled[1], others[1]])
 
 
 def train(

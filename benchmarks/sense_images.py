@@ -1,8 +1,9 @@
 """What the benchmarks of SENSE with generated images share: prompts from the labelled masks, images, arms.
 
-All arms take the same number of steps with the same labelled batches; those with unlabelled images see as many of them
-as labelled ones in a step, whatever they are: real, generated, or half and half. ``sparse`` images come from prompts
-with one class each, ``synthetic`` ones from prompts that are as dense as the denser half of the labelled masks.
+All arms of a seed start from one model that a training on the labelled images made, and take the same number of steps
+with the same labelled batches; those with unlabelled images see as many of them as labelled ones in a step, whatever
+they are: real, generated, or half and half. ``sparse`` images come from prompts with one class each, ``synthetic`` ones
+from prompts that are as dense as the denser half of the labelled masks. The ceiling sees true labels of the real ones.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
-from selftraining import ABLATIONS, ARMS, Arrays, train
+from selftraining import ABLATIONS, ARMS, CEILING, Arrays, every, train
 
-from genaug.config import merge
 from genaug.engine import run
 from genaug.recipe import load_recipe
 from genaug.store import SampleStore
@@ -34,6 +34,7 @@ SENSE_ARMS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "fixmatch, real": (FIXMATCH, ("real",)),
     "fixmatch, synthetic": (FIXMATCH, ("synthetic",)),
     "fixmatch, real and synthetic": (FIXMATCH, ("real", "synthetic")),
+    CEILING: (ARMS["supervised"], ()),
 }
 #: Bases like genaug-tiny know class names and nothing else, in ascending order, separated by a space.
 WORDS_ALONE = {"templates": ["{classes}"], "separator": " ", "last_separator": None, "order": "id", "min_share": 0.01}
@@ -89,26 +90,31 @@ def make_images(
 
 
 def train_arms(
-    arms: Sequence[str], labelled: Arrays, images: Mapping[str, np.ndarray], test: Arrays, folder: Path, *,
-    changes: Mapping[str, Any], **how: Any,
+    arms: Sequence[str], labelled: Arrays, real: Arrays, made: Mapping[str, np.ndarray], test: Arrays, folder: Path, *,
+    burn_in: int, steps: int, lr: float, **how: Any,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Train the arms of one seed that are not done yet; see `selftraining.train`.
 
     Args:
         arms: Names in `SENSE_ARMS`.
         labelled: Images and masks.
-        images: Unlabelled images by where they come from.
+        real: Unlabelled real images, with masks that the ceiling alone sees.
+        made: Generated images by kind.
         test: Images and masks to measure on.
         folder: One folder per arm is made here.
-        changes: Merged into every arm's recipe.
+        burn_in: Steps on the labelled images before the arms begin.
+        steps: Steps of every arm.
+        lr: Learning rate of the burn-in; the arms have half of it.
         how: Passed on.
     """
-    results = {}
+    begun, images, results = folder / f"burn-in-{burn_in}", {"real": real[0], **made}, {}
+    train(ARMS["supervised"], labelled, real[0], test, begun, steps=burn_in, lr=lr, **how)
     for name in arms:
         recipe, sources = SENSE_ARMS[name]
-        unlabelled = [images[source] for source in sources] or images["real"]  # the supervised arm looks at none
-        place = folder / name.replace(", ", "-").replace(" ", "-")
-        results[name] = train(merge(recipe, changes), labelled, unlabelled, test, place, **how)
+        known = every(labelled, real) if name == CEILING else labelled
+        unlabelled = [images[source] for source in sources] or real[0]  # an arm without sources looks at none
+        place = folder / f"{burn_in}+{steps}" / name.replace(", ", "-").replace(" ", "-")
+        results[name] = train(recipe, known, unlabelled, test, place, steps=steps, lr=lr / 2, start=begun, **how)
         print(f"{folder.parent.name}, {name}: {100 * results[name]['miou']:.1f} %", flush=True)
     return results
 

@@ -32,7 +32,8 @@ def main() -> None:
     arguments.add_argument("--images", type=int, default=400, help="unlabelled images of each kind")
     arguments.add_argument("--guidance", type=float, default=2.0)
     arguments.add_argument("--sampling-steps", type=int, default=20)
-    arguments.add_argument("--steps", type=int, default=400)
+    arguments.add_argument("--burn-in", type=int, default=600)
+    arguments.add_argument("--steps", type=int, default=1800)
     arguments.add_argument("--batch", type=int, default=8)
     arguments.add_argument("--arms", nargs="+", default=list(SENSE_ARMS), choices=list(SENSE_ARMS))
     arguments.add_argument("--only", type=int, nargs="+", help="run these seeds and stop, e.g. in a second process")
@@ -47,7 +48,7 @@ def main() -> None:
         labelled = render_scenes(labelled_seeds(options.scenes, seed))
         first = 400 * seed
         made = options.work / f"{options.images}-{options.sampling_steps}-{options.guidance}" / f"seed{seed}"
-        images = {"real": render_scenes(UNLABELLED[first : first + min(400, options.images)])[0]}
+        real, images = render_scenes(UNLABELLED[first : first + min(400, options.images)]), {}
         for kind in ("synthetic", "sparse"):
             if needed(options.arms, kind):
                 images[kind] = make_images(
@@ -55,8 +56,8 @@ def main() -> None:
                     sparse=kind == "sparse", steps=options.sampling_steps, guidance=options.guidance,
                 )  # fmt: skip
         done = train_arms(
-            options.arms, labelled, images, test, made / f"{options.steps}x{options.batch}", changes={},
-            classes=len(CLASSES), model="unet", steps=options.steps, batch=options.batch, lr=4e-3, seed=seed,
+            options.arms, labelled, real, images, test, made / f"batch-{options.batch}", burn_in=options.burn_in,
+            steps=options.steps, lr=4e-3, classes=len(CLASSES), model="unet", batch=options.batch, seed=seed,
         )  # fmt: skip
         for name, result in done.items():
             results[name].append(result)
