@@ -12,6 +12,7 @@ name is one token); the UNet and the decoder start from genaug-tiny. Every stage
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from pathlib import Path
 
@@ -34,6 +35,11 @@ from genaug_tiny.weights import model_folder
 SIZE = (96, 128)
 #: Upper left corners of the small views of 32 x 32 pixels.
 CORNERS = ((0, 32, 64), (0, 32, 64, 96))
+
+
+def fingerprint(base: Path) -> str:
+    """Return what tells a base from one that was trained anew under the same name."""
+    return hashlib.sha256((base / "unet/diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
 
 
 def words() -> list[str]:

@@ -12,22 +12,16 @@ everything is measured. Finished images and arms are kept in ``--work``.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from camvid_base import words
+from camvid_base import fingerprint, words
 from camvid_data import CLASSES, blocks, read, split
 from camvid_matchmask import reduced
 from harness import Row, emit, parser
 from selftraining import rows_of
 from sense_images import SENSE_ARMS, make_images, needed, train_arms
-
-
-def fingerprint(base: Path) -> str:
-    """Return what tells a base from one that was trained anew under the same name."""
-    return hashlib.sha256((base / "unet/diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:8]
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def run_seed(options: Any, seed: int) -> dict[str, dict[str, Any]]:
 def main() -> None:
     """Run the seeds and write one row per arm; the baseline is scribbles only."""
     arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--seeds", type=int, default=8)
     arguments.add_argument("--scenes", type=int, default=30)
     arguments.add_argument("--test-scenes", type=int, default=len(TEST_SEEDS))
     arguments.add_argument("--steps", type=int, default=SEGMENTER_STEPS, help="of every segmenter")
