@@ -28,7 +28,7 @@ log = logging.getLogger("genaug")
 
 
 class Text2Image(Generator):
-    """Images for prompts, by any text-to-image pipeline of diffusers: Stable Diffusion, SDXL, Flux and more.
+    """Images for prompts, by a text-to-image pipeline of diffusers; tested are Stable Diffusion, SDXL and Flux.
 
     An image is sampled near the size that its prompt asks for (`sampling_size`) and resized to it, bicubic. Its noise
     is drawn from its own seed on the CPU, so it does not depend on the batch. It has no mask: a self-training step
@@ -165,7 +165,8 @@ class Text2Image(Generator):
                 where="generator.multiple",
                 hint=f"Set it to a multiple of what the base works in; it is {self.options.multiple}",
             )
-        return images, getattr(out, "nsfw_content_detected", None) or [False] * len(prompts)
+        flags = (getattr(out, name, None) for name in ("nsfw_content_detected", "nsfw_detected"))  # the latter: IF
+        return images, next((flagged for flagged in flags if flagged is not None), [False] * len(prompts))
 
     def _look_at_lengths(self, draws: Sequence[Draw]) -> None:
         """Warn once of each prompt that a text encoder cuts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,7 @@ def call_options(pipe: Any, options: Text2ImageOptions) -> dict[str, Any]:
     distilled = DISTILLED if _is_distilled(pipe) else {}
     result: dict[str, Any] = {}
     for argument, (key, value) in wanted.items():
-        # Pipelines with a "true" guidance beside a distilled one only look at the negative prompt if that is on.
-        takes = argument in parameters and not (argument == "negative_prompt" and "true_cfg_scale" in parameters)
+        takes = argument in parameters and not (argument == "negative_prompt" and _guided_without_negatives(parameters))
         if value is not None and not takes:
             found = f"{type(pipe).__name__} makes no use of it"
             raise ConfigError(found, where=f"generator.{key}", hint="Leave the option out")
@@ -114,11 +113,36 @@ def call_options(pipe: Any, options: Text2ImageOptions) -> dict[str, Any]:
     return result
 
 
+def _guided_without_negatives(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether a pipeline has a "true" guidance beside a distilled one, which is off: it then reads no negative prompt.
+
+    Off by default it is in Flux (1), on in Qwen-Image (4), where the negative prompt is what switches it on.
+    """
+    scale = parameters.get("true_cfg_scale")
+    return scale is not None and not (isinstance(scale.default, int | float) and scale.default > 1)
+
+
 def own_resolution(pipe: Any) -> int | None:
-    """Return the side of the images that a base was trained at, in pixels; None if it does not say so, as Flux."""
+    """Return the side of the images that a base was trained at, in pixels; None if it does not say so, as Flux.
+
+    Raises:
+        ConfigError: It says so in cells, and not how many pixels a cell has (Kandinsky).
+    """
     network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
-    cells = getattr(network, "config", {}).get("sample_size")
-    return cells * int(pipe.vae_scale_factor) if isinstance(cells, int) else None
+    config = getattr(network, "config", {})
+    cells, scale = config.get("sample_size"), getattr(pipe, "vae_scale_factor", None)
+    if not isinstance(cells, int):
+        return None
+    if scale is None and config.get("in_channels") == 3:  # it works on the pixels themselves (DeepFloyd IF)
+        return cells
+    if scale is None:
+        raise ConfigError(
+            f"{type(pipe).__name__} does not say how large its images are",
+            where="generator.resolution",
+            allowed="the side in pixels of the squares that the base was trained at",
+            hint="Its model's page says it",
+        )
+    return cells * int(scale)
 
 
 def _is_distilled(pipe: Any) -> bool:

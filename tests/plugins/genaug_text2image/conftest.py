@@ -1,4 +1,4 @@
-"""Tiny random pipelines of three families, built offline and saved once."""
+"""Tiny random pipelines of four families, built offline and saved once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDPMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    IFPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -41,14 +43,23 @@ def text_config(tokenizer) -> CLIPTextConfig:
     )  # fmt: skip
 
 
+def t5_tokenizer() -> T5Tokenizer:
+    letters = [(c, -5.0) for c in "abcdefghijklmnopqrstuvwxyz.,'"] + [("\u2581" + w, -3.0) for w in WORDS]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *letters]
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
+
+
+def t5_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    config = T5Config(vocab_size=len(tokenizer), d_model=32, d_ff=37, d_kv=8, num_layers=2, num_heads=4)
+    return T5EncoderModel(config).eval()
+
+
 def make_flux(*, guidance_embeds: bool = True) -> FluxPipeline:
     """A Flux that works in steps of 16 pixels, as the real one: 8 by the VAE, 2 by packing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         tokenizer = make_tokenizer(WORDS)
-        letters = [(c, -5.0) for c in "abcdefghijklmnopqrstuvwxyz.,'"] + [("\u2581" + w, -3.0) for w in WORDS]
-        vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *letters]
-        t5 = T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
+        t5 = t5_tokenizer()
         return FluxPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
             vae=AutoencoderKL(
@@ -58,9 +69,7 @@ def make_flux(*, guidance_embeds: bool = True) -> FluxPipeline:
             ).eval(),
             text_encoder=CLIPTextModel(text_config(tokenizer)).eval(),
             tokenizer=tokenizer,
-            text_encoder_2=T5EncoderModel(
-                T5Config(vocab_size=len(t5), d_model=32, d_ff=37, d_kv=8, num_layers=2, num_heads=4)
-            ).eval(),
+            text_encoder_2=t5_encoder(t5),
             tokenizer_2=t5,
             transformer=FluxTransformer2DModel(
                 patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
@@ -96,11 +105,34 @@ def make_sdxl() -> StableDiffusionXLPipeline:
         )  # fmt: skip
 
 
+def make_if() -> IFPipeline:
+    """DeepFloyd IF, which works on pixels and has no autoencoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer = t5_tokenizer()
+        return IFPipeline(
+            tokenizer=tokenizer,
+            text_encoder=t5_encoder(tokenizer),
+            unet=UNet2DConditionModel(
+                sample_size=32, in_channels=3, out_channels=6, layers_per_block=1, block_out_channels=(16, 32),
+                norm_num_groups=8, attention_head_dim=8, cross_attention_dim=32, encoder_hid_dim=32,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            ).eval(),
+            scheduler=DDPMScheduler(variance_type="learned_range"),
+            safety_checker=None,
+            feature_extractor=None,
+            watermarker=None,
+            requires_safety_checker=False,
+        )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function from ``sd``, ``sdxl``, ``flux`` or ``schnell`` to a folder."""
+    """Return a function from ``sd``, ``sdxl``, ``flux``, ``schnell`` or ``if`` to a folder."""
     makers = {
         "sd": make_pipeline, "sdxl": make_sdxl, "flux": make_flux, "schnell": lambda: make_flux(guidance_embeds=False),
+        "if": make_if,
     }  # fmt: skip
     root = tmp_path_factory.mktemp("bases")
 

@@ -6,6 +6,13 @@ import logging
 
 import numpy as np
 import pytest
+from diffusers import (
+    DDPMScheduler,
+    KandinskyV22Pipeline,
+    QwenImagePipeline,
+    UNet2DConditionModel,
+    VQModel,
+)
 
 from genaug.errors import ConfigError, MissingDependencyError, SampleError
 from genaug.registry import is_installed
@@ -13,6 +20,7 @@ from genaug.testing import GeneratorContract
 from genaug.types import Draw, Prompt, Refused, Sample
 from genaug_text2image.config import Text2ImageOptions
 from genaug_text2image.generator import Text2Image
+from genaug_text2image.pipeline import call_options, own_resolution
 
 LONG = "a road with a car. " * 40
 
@@ -149,6 +157,35 @@ def test_options_that_a_pipeline_makes_no_use_of_are_errors(make) -> None:
         make("sd", max_sequence_length=12)
     with pytest.raises(ConfigError, match=r"generator\.watermark: .* has no watermark"):
         make("flux", watermark=True)
+
+
+def test_a_negative_prompt_that_switches_guidance_on_is_taken() -> None:
+    pipe = object.__new__(QwenImagePipeline)  # only its signature is looked at: true_cfg_scale is 4, that of Flux 1
+    options = Text2ImageOptions(base="x", negative_prompt="fog")
+    assert call_options(pipe, options)["negative_prompt"] == "fog"
+
+
+def test_a_pipeline_that_works_on_pixels(make, monkeypatch) -> None:
+    generator = make("if")
+    assert generator.describe()["resolution"] == 32
+    run = type(generator.pipe).run_safety_checker
+    monkeypatch.setattr(
+        type(generator.pipe), "run_safety_checker", lambda self, *given: (run(self, *given)[0], [True, False], None)
+    )
+    first, second = generator.generate([draw("a", 1), draw("b", 2)], ignore_index=255)
+    assert first == Refused("the base's safety checker flagged the image")
+    assert second.image.shape == (32, 48, 3)
+    assert second.meta["sampled_at"] == [32, 32]  # 26 x 39 has the area of its own 32 x 32
+
+
+def test_a_pipeline_whose_size_cannot_be_told_is_named() -> None:
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+        mid_block_type=None, norm_num_groups=4,
+    )  # fmt: skip
+    pipe = KandinskyV22Pipeline(unet, DDPMScheduler(), VQModel(block_out_channels=(8,), norm_num_groups=4))
+    with pytest.raises(ConfigError, match=r"generator\.resolution: KandinskyV22Pipeline does not say how large"):
+        own_resolution(pipe)
 
 
 @pytest.mark.skipif(is_installed("imwatermark"), reason="the watermark's library is installed")
