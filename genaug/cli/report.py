@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 )
 @click.option("--kept", is_flag=True, help="Compare only the samples that every filter keeps.")
 @click.option("--samples", type=click.IntRange(min=2), help="Compare at most so many of each set, evenly spread.")
+@click.option(
+    "--group",
+    metavar="REGEX",
+    help="Images are not independent if this finds the same in their names (of a store: of their conditions), e.g. a "
+    "video or place; its parentheses say what counts. Intervals get wider.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that measure. Default: all cores.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--device", default="auto", show_default=True, help="Torch device of models that options name.")
@@ -100,8 +106,8 @@ def _quality(store: str, real: str, overrides: Sequence[str], lines: list[str], 
     sections = quality.build_sections(context, override({}, overrides), options["skip"])
     inside = made.path / "report" if made.kind == "store" else Path("quality-report")
     folder = options["output"] or inside
-    synthetic = made.open(labels, kept=options["kept"], limit=options["samples"])
-    photos = own.open(labels, limit=options["samples"])
+    synthetic = made.open(labels, kept=options["kept"], limit=options["samples"], by=options["group"])
+    photos = own.open(labels, limit=options["samples"], by=options["group"])
     if options["dry_run"]:
         found = {"samples": len(synthetic.keys), "real": len(photos.keys), "sections": list(sections)}
         return _plan(folder, quality.PAGE, quality.FIGURES, lines, **found)

@@ -45,20 +45,26 @@ class Place:
         """False for a folder of images alone."""
         return self.options is None or self.options.masks is not None
 
-    def open(self, labels: LabelSpace, *, kept: bool = False, limit: int | None = None) -> SampleSet:
+    def open(
+        self, labels: LabelSpace, *, kept: bool = False, limit: int | None = None, by: str | None = None
+    ) -> SampleSet:
         """Open it.
 
         Args:
             labels: Class table that masks are checked against.
             kept: Of a store, only what every filter keeps.
             limit: At most so many samples, evenly spread.
+            by: Which samples belong together, see `SampleSet`.
+
+        Raises:
+            ConfigError: `by` is no regular expression.
         """
         if self.kind == "store":
-            return StoreSet(self.path, kept=kept, limit=limit)
+            return StoreSet(self.path, kept=kept, limit=limit, by=by)
         if self.recipe is not None:
-            return SourceSet(self.recipe.source(), limit=limit)
+            return SourceSet(self.recipe.source(), limit=limit, by=by)
         assert self.options is not None
-        return SourceSet(FolderSource(self.options, labels, root=Path()), limit=limit)
+        return SourceSet(FolderSource(self.options, labels, root=Path()), limit=limit, by=by)
 
 
 def find_place(value: str | Path | Mapping[str, Any], registry: Registry | None = None, *, generated: bool) -> Place:

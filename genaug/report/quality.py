@@ -18,7 +18,7 @@ from genaug.report.digits import SAME, told, told_row
 from genaug.report.figures import Conclusion, Figures, Measured, Sizes, Statistic
 from genaug.report.intervals import DRAWS, FEWEST, LEVEL, Estimates, estimate, percentile_interval
 from genaug.report.measure import Reader
-from genaug.report.quality_page import Section, render_quality
+from genaug.report.quality_page import Section, render_quality, told_groups
 from genaug.report.sample_sets import SampleSet
 from genaug.rng import Rng
 from genaug.store.files import json_text, make_folder, sync_folder, write_whole
@@ -107,7 +107,7 @@ def write_quality(
         What ``quality.json`` holds, and ``page`` and ``figures``, the paths of both files.
 
     Raises:
-        ConfigError: A set is empty, or `workers` is below 1.
+        ConfigError: A set is empty, `workers` is below 1, or what groups the images finds nothing in any name.
         SampleError, DataError, StoreError: A file cannot be used.
     """
     workers = cores() if workers is None else workers
@@ -117,13 +117,14 @@ def write_quality(
     for name, samples in sets.items():
         if not samples.keys:
             raise ConfigError("holds no image", where=f"the {name} set")
+    _check_groups(list(sets.values()))
     with Reader(sets, workers) as reader:
         sizes = {name: reader.sizes(name) for name in sets}
         for section in sections.values():
             section.prepare(**sizes)
         measured = {name: reader.measure(name, sections) for name in sets}
     done = [
-        _compare(name, section, {s: measured[s][name] for s in sets}, Rng(seed).child("report", name), draws)
+        compare_section(name, section, {s: measured[s][name] for s in sets}, Rng(seed).child("report", name), draws)
         for name, section in sections.items()
     ]
     report = {
@@ -149,16 +150,38 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _check_groups(sets: Sequence[SampleSet]) -> None:
+    """Refuse a pattern that groups nothing: the intervals would be too narrow, and nobody would know."""
+    patterns = [s.by.pattern for s in sets if s.by is not None]
+    if patterns and not any(s.by is not None and s.unmatched() < len(s.keys) for s in sets):
+        names = ", ".join(repr(s.group(s.keys[0])) for s in sets)
+        allowed = f"a regular expression that is found in names such as {names}"
+        raise ConfigError(f"{patterns[0]!r} is found in no name", where="group", allowed=allowed)
+
+
 def _about(samples: SampleSet, sizes: Sizes) -> dict[str, Any]:
     return {
         "images": len(samples.keys),
         "of": samples.total,
         "groups": len(set(samples.groups().tolist())),
+        "by": None if samples.by is None else samples.by.pattern,
+        "unmatched": samples.unmatched(),
         "sizes": {f"{width}x{height}": count for (height, width), count in sizes.most_common(5)},
     }
 
 
-def _compare(name: str, section: Figures, measured: Mapping[str, Measured], rng: Rng, draws: int) -> Section:
+def compare_section(
+    name: str, section: Figures, measured: Mapping[str, Measured], rng: Rng, draws: int = DRAWS
+) -> Section:
+    """Compare what one section measured of two sets.
+
+    Args:
+        name: The section's name.
+        section: The section.
+        measured: What it measured of ``synthetic`` and of ``real``.
+        rng: Of the bootstrap.
+        draws: Redrawn sets behind each interval.
+    """
     statistics = list(section.statistics())
     estimates = {s: estimate(m, statistics, rng.child(s), draws=draws) for s, m in measured.items()}
     present = [i for i in range(len(statistics)) if any(np.isfinite(e.values[i]) for e in estimates.values())]
@@ -234,15 +257,16 @@ def _withheld(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             titles.setdefault(counts, []).append(row["title"] + (f" ({row['by']})" if row["by"] else ""))
     for (made, own), names in titles.items():
         yield (
-            f"no flag is raised by {'; '.join(names)}: of {made} synthetic and {own} real images (all images of one "
-            f"condition are one here), and intervals of fewer than {FEWEST} are too narrow"
+            f"no flag is raised by {'; '.join(names)}: of {made} synthetic and {own} real images (images of one "
+            f"condition or group are one here), and intervals of fewer than {FEWEST} are too narrow"
         )
 
 
 def quality_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield the figures of a quality report as lines for a terminal."""
     made, real = report["synthetic"], report["real"]
-    yield f"{report['name']}: {made['images']} synthetic images against {real['images']} real ones"
+    counts = (f"{s['images']} {what}{told_groups(s)}" for s, what in ((made, "synthetic images"), (real, "real ones")))
+    yield f"{report['name']}: {' against '.join(counts)}"
     yield f"intervals: {report['level']:.0%}, {report['draws']} redrawn sets"
     for section in report["sections"].values():
         yield ""

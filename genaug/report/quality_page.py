@@ -83,7 +83,16 @@ def render_quality(
         told_row=told_row,
         fewest=FEWEST,
         nothing=nothing,
+        told_groups=told_groups,
     )  # fmt: skip
+
+
+def told_groups(about: Mapping[str, Any]) -> str:
+    """Return how many independent groups the images of a set are, in words; empty where each is one."""
+    if about["by"] is None:
+        return f" from {about['groups']} conditions" if about["groups"] < about["images"] else ""
+    alone = f", which is in the names of all but {about['unmatched']} images" if about["unmatched"] else ""
+    return f" in {about['groups']} groups by {about['by']!r}{alone}"
 
 
 def _charts(section: Section) -> list[tuple[Mapping[str, Any], Chart | None]]:

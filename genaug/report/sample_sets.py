@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genaug.errors import ConfigError
 from genaug.report.classes import evenly
 from genaug.sources.base import Source
 from genaug.store.store import SampleStore
@@ -22,9 +24,15 @@ class SampleSet(ABC):
     Args:
         keys: Their names.
         limit: Keep so many of them only, evenly spread; None for all.
+        by: A regular expression that finds in the name of a `group` what it belongs to, such as its video: what its
+            parentheses match, or the whole match without any. Names in which it finds nothing stay groups of their own.
+
+    Raises:
+        ConfigError: `by` is no regular expression.
     """
 
-    def __init__(self, keys: Sequence[str], limit: int | None) -> None:
+    def __init__(self, keys: Sequence[str], limit: int | None, by: str | None = None) -> None:
+        self.by = None if by is None else _compiled(by)
         self.total = len(keys)
         chosen = range(len(keys)) if limit is None else evenly(len(keys), limit)
         self.keys = tuple(keys[i] for i in chosen)
@@ -42,9 +50,27 @@ class SampleSet(ABC):
         return key
 
     def groups(self) -> NDArray[np.intp]:
-        """Return the number of every sample's group, int ``[N]``, from 0 without gaps."""
-        numbers: dict[str, int] = {}
-        return np.array([numbers.setdefault(self.group(key), len(numbers)) for key in self.keys], np.intp)
+        """Return the number of every sample's group, int ``[N]``, from 0 without gaps; groups of one `by` are one."""
+        numbers: dict[tuple[bool, object], int] = {}
+        return np.array([numbers.setdefault(self._cluster(key), len(numbers)) for key in self.keys], np.intp)
+
+    def unmatched(self) -> int:
+        """Return in how many samples' groups `by` finds nothing."""
+        return 0 if self.by is None else sum(not found for found, _ in map(self._cluster, self.keys))
+
+    def _cluster(self, key: str) -> tuple[bool, object]:
+        """Return whether `by` found something in the name of a sample's group, and that, or the name."""
+        name = self.group(key)
+        match = None if self.by is None else self.by.search(name)
+        return (False, name) if match is None else (True, match.groups() or match.group())
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        hint = "Quote it, so that the shell leaves it alone"
+        raise ConfigError(f"{pattern!r}: {error}", where="group", allowed="a regular expression", hint=hint) from error
 
 
 class StoreSet(SampleSet):
@@ -55,12 +81,13 @@ class StoreSet(SampleSet):
         kept: Only those that every filter keeps; their masks are the original ones all the same, since holes that
             filters cut would change how dense a mask looks.
         limit: See `SampleSet`.
+        by: See `SampleSet`; names are those of the conditions.
     """
 
-    def __init__(self, path: Path, *, kept: bool = False, limit: int | None = None) -> None:
+    def __init__(self, path: Path, *, kept: bool = False, limit: int | None = None, by: str | None = None) -> None:
         self.path = path
         self._store: SampleStore | None = SampleStore.open(path)
-        super().__init__(self._store.training_view().keys if kept else self._store.keys(), limit)
+        super().__init__(self._store.training_view().keys if kept else self._store.keys(), limit, by)
 
     @property
     def store(self) -> SampleStore:
@@ -87,16 +114,17 @@ class StoreSet(SampleSet):
 
 
 class SourceSet(SampleSet):
-    """The samples of a source, each a group of its own.
+    """The samples of a source, each a group of its own unless `by` says which belong together.
 
     Args:
         source: Where they come from.
         limit: See `SampleSet`.
+        by: See `SampleSet`; names are the samples' ids.
     """
 
-    def __init__(self, source: Source, *, limit: int | None = None) -> None:
+    def __init__(self, source: Source, *, limit: int | None = None, by: str | None = None) -> None:
         self.source = source
-        super().__init__(source.ids(), limit)
+        super().__init__(source.ids(), limit, by)
 
     def load(self, key: str) -> Sample:
         """Read one sample."""
