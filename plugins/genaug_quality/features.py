@@ -1,4 +1,4 @@
-"""Distance and similarity of two sets in the features of an image encoder: FID, DINO-SIM."""
+"""Distance and similarity of two sets in the features of an image encoder: Frechet distance, cosines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from genaug.engine.progress import bar
 from genaug.report.figures import Conclusion, Figures, Measured, Record, Statistic, Table
-from genaug.report.intervals import estimate
+from genaug.report.intervals import estimate, percentile_interval
 from genaug.rng import Rng
 from genaug.types import Sample
 from genaug_quality.pretrained import image_processor, images_for, load, place
@@ -20,24 +21,118 @@ if TYPE_CHECKING:
     from genaug.recipe import BuildContext
     from genaug_quality.config import FeaturesOptions
 
+#: A figure and its interval; None where there is none.
+Estimate = tuple[float | None, float | None, float | None]
+Weights = NDArray[np.float64] | None
+
 _BLOCK = 1024
+#: Splits of the real images behind a Frechet distance, and weightings of the images behind its interval.
+SPLITS, DRAWS = 5, 40
+#: What is compared: both with the same half of the real images, and the distances with each other.
+COMPARED = ("synthetic to real", "two halves of the real set", "difference")
 
 
-def frechet_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Return the Frechet distance of two sets of features ``[N, D]`` and ``[M, D]`` as torchmetrics computes it.
+def frechet_distance(
+    a: NDArray[np.float32], b: NDArray[np.float32], *, weights: tuple[Weights, Weights] = (None, None)
+) -> float:
+    """Return the Frechet distance of two sets of features ``[N, D]`` and ``[M, D]``, as FID takes it (Heusel 2017).
 
-    NaN if a set has fewer than two images.
+    The same number as torchmetrics', which knows no weights, by singular values of at most ``D x D`` numbers instead of
+    general eigenvalues: an interval needs hundreds of distances. NaN if a set has fewer than two images.
+
+    Args:
+        a: One set.
+        b: The other.
+        weights: Of the images, ``[N]`` and ``[M]``, above 0; None for equal ones.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
     if min(len(a), len(b)) < 2:
         return float("nan")
-    features = torch.nn.Identity()  # the images that the metric is given are features already
-    features.num_features = a.shape[1]
-    metric = FrechetInceptionDistance(feature=features)
-    for values, real in ((a, False), (b, True)):
-        metric.update(torch.from_numpy(values), real=real)
-    return float(metric.compute())
+    (x, mean_x), (y, mean_y) = (_centred(features, given) for features, given in zip((a, b), weights, strict=True))
+    # The eigenvalues of the product of both covariances are the squares of the singular values of x y^T.
+    roots = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    return max(float(((mean_x - mean_y) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * roots), 0.0)
+
+
+def _centred(features: NDArray[np.float32], weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return x with at most D rows, ``x^T x`` being the covariance of features ``[N, D]``, and the mean."""
+    wide = features.astype(np.float64)
+    share = np.ones(len(wide)) if weights is None else weights
+    mean = share @ wide / share.sum()
+    freedom = share.sum() - (share**2).sum() / share.sum()  # N - 1 if all weights are 1
+    x = (wide - mean) * np.sqrt(share / freedom)[:, None]
+    return (np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x), mean
+
+
+def frechet_intervals(synthetic: Measured, real: Measured, rng: Rng) -> tuple[int, dict[str, Estimate]]:
+    """Compare the synthetic set with a half of the real one, and the other half with it, at equal numbers of images.
+
+    The fewer images, the larger the distance of equal distributions; so all sets have as many. A distance is the mean
+    over `SPLITS` random halves. Intervals are by the Bayesian bootstrap (Rubin 1981): `DRAWS` times, every group gets a
+    weight from the exponential distribution. Unequal weights raise the distances, as fewer images do; so what is
+    drawn is moved to have the unweighted distance as its mean.
+
+    Returns:
+        Images of a set, and the distances that `COMPARED` names, each with the ends of its 95 % interval; all None
+        where a set has fewer than two images.
+    """
+    groups = [np.unique(measured.groups, return_inverse=True)[1] for measured in (synthetic, real)]
+    sizes = np.sort(np.bincount(groups[1]))
+    # Of the two halves one may have a group more; whichever groups the other gets, it has as many images as the
+    # smallest groups together.
+    count = min(len(synthetic), int(sizes[: len(sizes) // 2].sum()))
+    if count < 2:
+        return count, dict.fromkeys(COMPARED, (None, None, None))
+    drawn = np.array(
+        [
+            _compare(synthetic, real, groups, count, rng.child(draw).numpy(), weighted=draw > 0)
+            for draw in bar(range(DRAWS + 1), "Frechet distances")
+        ]
+    )
+    values = drawn[0]
+    moved = drawn[1:] - drawn[1:].mean(0) + values
+    moved[:, :2] = moved[:, :2].clip(0)  # but for the difference, nothing is below 0
+    found: dict[str, Estimate] = {}
+    for name, value, column in zip(COMPARED, values, moved.T, strict=True):
+        low, high = percentile_interval(column) or (None, None)
+        found[name] = (float(value), low, high)
+    return count, found
+
+
+def _compare(
+    synthetic: Measured,
+    real: Measured,
+    groups: Sequence[NDArray[np.intp]],
+    count: int,
+    numbers: np.random.Generator,
+    *,
+    weighted: bool,
+) -> NDArray[np.float64]:
+    """Return the means of what `COMPARED` names over `SPLITS` splits."""
+    made, own = (measured.columns["features"] for measured in (synthetic, real))
+    weights = [
+        numbers.exponential(size=int(each.max()) + 1)[each] if weighted else np.ones(len(each))
+        for each in groups[::-1]  # the real set's first, which do not depend on the synthetic one then
+    ][::-1]
+    found = []
+    for _ in range(SPLITS):
+        order = _whole_groups(groups[1], numbers)
+        cut = np.flatnonzero(np.diff(groups[1][order])) + 1  # where a group begins
+        middle = cut[len(cut) // 2]
+        one, other = order[:middle][:count], order[middle:][:count]
+        some = _whole_groups(groups[0], numbers)[:count]
+        distances = (
+            frechet_distance(made[some], own[one], weights=(weights[0][some], weights[1][one])),
+            frechet_distance(own[other], own[one], weights=(weights[1][other], weights[1][one])),
+        )
+        found.append((*distances, distances[0] - distances[1]))
+    means: NDArray[np.float64] = np.mean(found, axis=0)
+    return means
+
+
+def _whole_groups(groups: NDArray[np.intp], numbers: np.random.Generator) -> NDArray[np.intp]:
+    """Return the places of all images, groups in random order and each in one piece."""
+    order: NDArray[np.intp] = np.argsort(numbers.permutation(int(groups.max()) + 1)[groups], kind="stable")
+    return order
 
 
 def nearest_similarity(a: NDArray[np.float32], b: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
@@ -69,7 +164,7 @@ def _unit(features: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 class Features(Figures):
-    """Section ``features``. Runs in one process, on `device`; needs transformers and torchmetrics, not torchvision.
+    """Section ``features``. Runs in one process, on `device`; needs transformers, not torchvision.
 
     Args:
         model: An image encoder that ``AutoModel`` reads: a folder or a Hub id.
@@ -80,9 +175,11 @@ class Features(Figures):
     title = "Features of an image encoder"
     about = (
         "The Frechet distance compares the distributions of both sets' features. With DINOv2 or CLIP it is no FID to "
-        "compare with published ones, whose Inception network torchmetrics only offers through torch-fidelity, which "
-        "needs torchvision. It depends on the number of images; the distance between two halves of the real set shows "
-        "what is no difference at all. Similarities are cosines."
+        "compare with published ones, which take Inception's. It is the larger, the fewer images there are; so all "
+        "distances are of equally many: the synthetic images against a half of the real ones, and the other half "
+        "against the same, which shows what is no difference at all. Similarities are cosines of one vector an image, "
+        "the pooled output (DINOv2: the class token). That is not the DINO-SIM of MatchMask, which compares dense "
+        "features at 840x840."
     )
     parallel = False
 
@@ -124,26 +221,22 @@ class Features(Figures):
     def conclude(self, synthetic: Measured, real: Measured, rng: Rng) -> Conclusion:
         """Compare both sets."""
         made, own = synthetic.columns["features"], real.columns["features"]
-        order = rng.child("halves").numpy().permutation(len(own))
-        halves = np.array_split(own[order], 2)
-        distances = {
-            "synthetic to real": frechet_distance(made, own),
-            "two halves of the real set": frechet_distance(*halves),
-        }
+        count, distances = frechet_intervals(synthetic, real, rng.child("frechet"))
         similarities = {
             "synthetic to its real image": _mean(synthetic, _paired(synthetic, real), rng),
             "synthetic to the nearest real image": _mean(synthetic, nearest_similarity(made, own), rng),
             "real to the nearest other real image": _mean(real, nearest_similarity(own), rng),
         }
-        plain = {name: value if np.isfinite(value) else None for name, value in distances.items()}
-        tables = (
-            Table("Frechet distance", ("", "distance"), tuple(plain.items())),
-            Table("Mean similarity", ("", "cosine", "low", "high"), tuple((n, *v) for n, v in similarities.items())),
+        tables = tuple(
+            Table(title, ("", of, "low", "high"), tuple((name, *values) for name, values in rows.items()))
+            for title, of, rows in (
+                (f"Frechet distance, {count} images a set", "distance", distances),
+                ("Mean similarity", "cosine", similarities),
+            )
         )
-        few = min(len(made), len(own)) <= made.shape[1]
         note = f"fewer images than the {made.shape[1]} features: the Frechet distance is a rough guess"
-        figures = {"model": self.model, "frechet_distance": plain, "similarity": similarities}
-        return Conclusion(figures, tables, notes=(note,) if few else ())
+        figures = {"model": self.model, "frechet_distance": {"images": count, **distances}, "similarity": similarities}
+        return Conclusion(figures, tables, notes=(note,) if count <= made.shape[1] else ())
 
 
 def pooled(output: Any) -> torch.Tensor:
@@ -165,7 +258,7 @@ def _paired(synthetic: Measured, real: Measured) -> NDArray[np.float64]:
     return np.array([np.nan if p is None else float(x[i] @ y[p]) for i, p in enumerate(partners)])
 
 
-def _mean(measured: Measured, values: NDArray[np.float64], rng: Rng) -> tuple[float | None, float | None, float | None]:
+def _mean(measured: Measured, values: NDArray[np.float64], rng: Rng) -> Estimate:
     """Return a mean and its interval; None where there is none."""
     column = Measured(measured.ids, measured.groups, {"value": values})
     estimates = estimate(column, [Statistic("mean", "mean", "value")], rng.child("similarity"))

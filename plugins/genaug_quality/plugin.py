@@ -41,9 +41,9 @@ _SECTIONS = {
     "features": (
         "features:Features",
         "FeaturesOptions",
-        "Frechet distance and similarity of an image encoder's features (FID, DINO-SIM)",
-        ("transformers", "torchmetrics"),
-        "all",
+        "Frechet distance and cosines of an image encoder's pooled features",
+        ("transformers",),
+        "diffusion",
     ),
     "clip": ("clip:ClipScore", "ClipOptions", "how well images fit their texts", ("transformers",), "diffusion"),
 }

@@ -11,7 +11,7 @@ from genaug.report.figures import Measured
 from genaug.rng import Rng
 from genaug.types import Sample
 from genaug_quality.clip import ClipScore
-from genaug_quality.features import Features, frechet_distance, nearest_similarity
+from genaug_quality.features import COMPARED, Features, frechet_distance, frechet_intervals, nearest_similarity
 from genaug_quality.instances import Instances, prompt_of
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", ",", "sky", "road", "car", "a", "photo", "of"]
@@ -147,19 +147,74 @@ def test_features_of_equal_sets_have_no_distance(clip):
     assert paired[0] == pytest.approx((1 + unit[4] @ unit[3]) / 2, abs=1e-5)
     assert conclusion.figures["similarity"]["synthetic to the nearest real image"][0] == pytest.approx(1)
     assert "rough guess" in conclusion.notes[0]
+    assert conclusion.figures["frechet_distance"]["images"] == 2
 
 
-def test_frechet_distance_of_gaussians_is_the_formula():
-    numbers = np.random.default_rng(0)
-    a = numbers.normal(0, 1, (4000, 3)).astype(np.float32)
-    b = numbers.normal([3, 0, 0], 2, (4000, 3)).astype(np.float32)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-4)
-    means = ((a.mean(0) - b.mean(0)) ** 2).sum()
-    covariances = [np.cov(x, rowvar=False).astype(np.float64) for x in (a, b)]
-    roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real).sum()
-    expected = means + sum(np.trace(c) for c in covariances) - 2 * roots
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+@pytest.mark.parametrize(("n", "m"), [(40, 50), (4, 50), (5, 3), (2, 2)])
+def test_frechet_distance_is_torchmetrics(n, m):
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    numbers = np.random.default_rng(n)
+    a = numbers.normal(0, 1, (n, 6)).astype(np.float32)
+    b = numbers.normal([3, 0, 0, 1, 0, 0], 2, (m, 6)).astype(np.float32)
+    features = torch.nn.Identity()  # the images that the metric is given are features already
+    features.num_features = 6
+    metric = FrechetInceptionDistance(feature=features)
+    for values, real in ((a, False), (b, True)):
+        metric.update(torch.from_numpy(values), real=real)
+    assert frechet_distance(a, b) == pytest.approx(float(metric.compute()), rel=1e-4)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
     assert np.isnan(frechet_distance(a[:1], b))
+
+
+def test_weighted_frechet_distance_is_that_of_weighted_covariances():
+    numbers = np.random.default_rng(5)
+    sets = [numbers.normal(size=(n, 3)) for n in (9, 30)]
+    weights = [numbers.exponential(size=len(x)) for x in sets]
+    means = [np.average(x, axis=0, weights=w) for x, w in zip(sets, weights, strict=True)]
+    covariances = [np.cov(x, rowvar=False, aweights=w) for x, w in zip(sets, weights, strict=True)]
+    roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real).sum()
+    expected = ((means[0] - means[1]) ** 2).sum() + sum(np.trace(c) for c in covariances) - 2 * roots
+    assert frechet_distance(*sets, weights=tuple(weights)) == pytest.approx(expected)
+
+
+def of(features, group=1):
+    ids = tuple(f"s{i}" for i in range(len(features)))
+    return Measured(ids, np.arange(len(ids)) // group, {"features": features.astype(np.float32)})
+
+
+def test_the_yardstick_has_as_many_images_as_what_it_is_held_against():
+    """Against all real images, a worse set would be nearer than one half of them is to the other."""
+    numbers = np.random.default_rng(3)
+    real, same = numbers.normal(size=(2, 120, 24))
+    shifted = numbers.normal(0.35, 1, (120, 24))
+    assert frechet_distance(shifted, real) < frechet_distance(real[:60], real[60:])
+    told = {}
+    for name, made in (("same", same), ("shifted", shifted)):
+        count, told[name] = frechet_intervals(of(made), of(real), Rng(1))
+        assert count == 60
+        for value, low, high in told[name].values():
+            assert low < value < high
+    assert told["same"]["difference"][1] < 0 < told["same"]["difference"][2]
+    assert told["shifted"]["difference"][1] > 0
+    assert told["same"]["two halves of the real set"] == told["shifted"]["two halves of the real set"]
+    assert frechet_intervals(of(same), of(real), Rng(1))[1] == told["same"]
+
+
+def test_frechet_intervals_weigh_groups_and_take_equal_numbers():
+    numbers = np.random.default_rng(4)
+    real, made = numbers.normal(size=(40, 4)), numbers.normal(size=(30, 4))
+    alike = np.repeat(made[:6], 5, 0)  # five equal images of six masks: no more than six tell anything
+    widths = []
+    for features, group in ((made, 1), (alike, 5)):
+        count, found = frechet_intervals(of(features, group), of(real), Rng(2))
+        assert count == 20
+        _, low, high = found["synthetic to real"]
+        widths.append(high - low)
+    assert widths[1] > 1.5 * widths[0]
+    assert frechet_intervals(of(made[:7]), of(real), Rng(2))[0] == 7
+    assert frechet_intervals(of(made[:1]), of(real), Rng(2)) == (1, dict.fromkeys(COMPARED, (None, None, None)))
+    assert frechet_intervals(of(made), of(real[:3]), Rng(2))[1] == dict.fromkeys(COMPARED, (None, None, None))
 
 
 def test_nearest_similarity_equals_all_pairs():
