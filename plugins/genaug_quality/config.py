@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genaug.config import Options
 from genaug_basics.config import FilterOptions
@@ -54,7 +54,19 @@ class AgreementOptions(FilterOptions):
     """Options of the section ``agreement``: the predictor is asked about every image of both sets."""
 
     threshold: float = Field(0.95, gt=0, le=1, description="Least probability of a kept pseudo-label (FixMatch).")
+    labeler: dict[str, Any] | None = Field(
+        None,
+        description="Component that makes the pseudo-labels instead, {use: sense, ...}, of one image at a time and of "
+        "the predictor's plain answer: its scales and flips are left out (ours). By default, pixels of at least "
+        "`threshold` get the class that the predictor sees.",
+    )
     min_area: float = Field(0.0005, ge=0, le=1, description="As of the section density.")
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Self:
+        if self.labeler is not None and "threshold" in self.model_fields_set:
+            raise ValueError("threshold: give it to the labeler, e.g. labeler.threshold=0.9")
+        return self
 
 
 class AgainstRealOptions(Options):

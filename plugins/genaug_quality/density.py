@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genaug.labels import LabelSpace
 from genaug.report.figures import Figures, Record, Statistic
@@ -33,26 +34,35 @@ def mask_density(mask: Mask, labels: LabelSpace, *, min_area: float = MIN_AREA) 
         such region; ``area_entropy``: ``-sum f ln f`` in nats over the classes' shares f of the labelled pixels. NaN
         without a labelled pixel.
     """
+    pixels = np.bincount(mask.ravel(), minlength=256)[list(labels.ids)]
+    if not pixels.any():
+        return dict.fromkeys(FIGURES, float("nan"))
+    regions = class_regions(mask, labels, min_area=min_area)
+    shares = pixels[pixels > 0] / pixels.sum()
+    return {
+        "components": float(regions.sum()),
+        "classes": float((regions > 0).sum()),
+        "area_entropy": float(abs(np.sum(shares * np.log(shares)))),
+    }
+
+
+def class_regions(mask: Mask, labels: LabelSpace, *, min_area: float = MIN_AREA) -> NDArray[np.intp]:
+    """Return how many regions that count each class has, int ``[K]`` in the order of ``labels.ids``.
+
+    Arguments are those of `mask_density`.
+    """
     from skimage.measure import label
 
     ids = np.zeros(256, np.uint8)
     ids[list(labels.ids)] = np.arange(1, len(labels.ids) + 1)
     numbers = ids[mask]
-    if not numbers.any():
-        return dict.fromkeys(FIGURES, float("nan"))
     regions = label(numbers, background=0, connectivity=2).ravel()
     sizes = np.bincount(regions)
     class_of = np.zeros(len(sizes), np.uint8)
     class_of[regions] = numbers.ravel()
     large = sizes >= min_area * mask.size
     large[0] = False
-    pixels = np.bincount(numbers.ravel(), minlength=2)[1:]
-    shares = pixels[pixels > 0] / pixels.sum()
-    return {
-        "components": float(large.sum()),
-        "classes": float(len(np.unique(class_of[large]))),
-        "area_entropy": float(abs(np.sum(shares * np.log(shares)))),
-    }
+    return np.bincount(class_of[large], minlength=len(labels.ids) + 1)[1:]
 
 
 def density_statistics(prefix: str = "", words: str = "") -> list[Statistic]:

@@ -38,6 +38,13 @@ def jpeg_bytes(image: Image, quality: int = QUALITY) -> int:
     return buffer.getbuffer().nbytes
 
 
+def png_bytes(image: Image) -> int:
+    """Return the size of an image ``[H, W, 3]`` as PNG at Pillow's default level; other zlibs differ by a little."""
+    buffer = io.BytesIO()
+    PILImage.fromarray(image).save(buffer, "PNG")
+    return buffer.getbuffer().nbytes
+
+
 def noise_sigma(image: Image) -> float:
     """Return the standard deviation of Gaussian noise, in grey levels of 255, by the median of the finest wavelets.
 
@@ -90,8 +97,9 @@ class Fidelity(Figures):
     about = (
         "How fine the texture is. Fine detail raises both entropies of grey-level co-occurrence and lowers the "
         "compression ratio (raw bytes over bytes as JPEG, of the whole set); so does noise, whose strength is "
-        "therefore given beside them. The GLCM score is the one that SENSE's authors released: the entropy of how "
-        "often each value occurs in the matrices, not of the matrices. Figures compare at one resolution only."
+        "therefore given beside them. As PNG most bytes are noise, so that ratio raises no flag. The GLCM score is the "
+        "one that SENSE's authors released: the entropy of how often each value occurs in the matrices, not of the "
+        "matrices. Figures compare at one resolution only."
     )
     ranked = ("glcm_joint_entropy",)
 
@@ -127,6 +135,7 @@ class Fidelity(Figures):
                 "compression_ratio", f"compression ratio, JPEG {self.jpeg_quality}", "raw_bytes", per="jpeg_bytes",
                 worse="higher", harm="coarser",
             ),
+            Statistic("png_ratio", "compression ratio, PNG", "raw_bytes", per="png_bytes", worse="higher"),
             Statistic("noise", "noise, grey levels of 255", "noise"),
         ]  # fmt: skip
 
@@ -136,7 +145,7 @@ class Fidelity(Figures):
 
     def _measure(self, image: Image) -> Record:
         if min(image.shape[:2]) < self.least:
-            names = ("glcm_score", "glcm_joint_entropy", "raw_bytes", "jpeg_bytes", "noise")
+            names = ("glcm_score", "glcm_joint_entropy", "raw_bytes", "jpeg_bytes", "png_bytes", "noise")
             return dict.fromkeys(names, float("nan"))
         image = resized(image, self.side)
         score, joint = glcm_entropies(gray(image))
@@ -145,6 +154,7 @@ class Fidelity(Figures):
             "glcm_joint_entropy": joint,
             "raw_bytes": float(image.size),
             "jpeg_bytes": float(jpeg_bytes(image, self.jpeg_quality)),
+            "png_bytes": float(png_bytes(image)),
             "noise": noise_sigma(image),
         }
 

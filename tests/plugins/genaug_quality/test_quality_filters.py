@@ -9,7 +9,8 @@ from PIL import Image, ImageFilter
 
 from genaug.config import validate
 from genaug.errors import ConfigError, SampleError
-from genaug.interfaces import FilterContext
+from genaug.interfaces import FilterContext, PseudoLabeler
+from genaug.predictions import PseudoTargets
 from genaug.registry import default_registry
 from genaug.report.figures import Measured
 from genaug.rng import Rng
@@ -243,9 +244,35 @@ def test_pseudo_label_health_by_hand():
     conclusion = section.conclude(both, both, Rng(0))
     health = conclusion.figures["health"]["real"]
     assert health["never"] == {"predicted": ["tree"], "kept": ["car", "tree"]}
+    assert (a["kept_classes"], health["kept_classes"], a["flipped"]) == (1, 1, 0)
     assert health["miou"] == pytest.approx((3 / 5 + 2 / 3 + 0) / 3)
     assert sum(health["confidence_histogram"]) == pytest.approx(1)
-    assert "never kept in the synthetic images: car, tree" in conclusion.notes
+    assert "no region kept in the synthetic images: car, tree" in conclusion.notes
+
+
+class EveryFourth(PseudoLabeler):
+    """Keeps pixels of at least 0.9, and gives every fourth column the next class."""
+
+    def _label(self, predictions, valid, ignore_index, group):
+        assert len(predictions.values) == 1  # one image at a time
+        confidence, hard = predictions.log_probs().exp().max(1)
+        hard[..., ::4] = (hard[..., ::4] + 1) % predictions.num_classes
+        return PseudoTargets(hard.masked_fill(confidence < 0.9, ignore_index), (confidence >= 0.8).float())
+
+
+def test_a_labeler_makes_the_pseudo_labels():
+    image = np.zeros((4, 8, 3), np.uint8)
+    image[:, :6, 0], image[:, 6:, 1] = 255, 20  # sure of class 1 on the left, not of class 4 on the right
+    section = Agreement(by_colour, labels=LABELS, labeler=EveryFourth(), min_area=0.2)
+    record, other = section.measure([Sample("a", image), Sample("b", image[:, ::-1])])
+    assert (record["kept"], record["flipped"], record["kept/1"], record["predicted/4"]) == (24, 8, 24, 8)
+    assert other["flipped"] == 4  # the fifth column: the first one is unsure
+    # Columns 1 to 3 and 5 stay class 1, columns 0 and 4 became class 4: regions of 12, 4, 4 and 4 pixels, of 32.
+    assert record["kept_regions"].tolist() == [1, 0, 0]
+    assert record["kept_classes"] == 1
+    names = {s.name: (s.title, s.value, s.per) for s in section.statistics()}
+    assert names["flip_rate"] == ("of these given another class", "flipped", "kept")
+    assert names["kept"][0] == "pixels kept by EveryFourth"
 
 
 # ---------------------------------------------------------------------- options

@@ -17,6 +17,7 @@ from genaug.report.quality import build_sections, write_quality
 from genaug.report.sample_sets import SourceSet, StoreSet
 from genaug.store import SampleStore
 from genaug.store.verdicts import FilterResults
+from genaug.types import Sample
 
 PLUGIN = '''
 import numpy as np
@@ -52,6 +53,8 @@ def recipe(tmp_path, install):
         [
             EntryPoint("core", "genaug.sources.plugin", GROUP),
             EntryPoint("quality", "genaug_quality.plugin", GROUP),
+            EntryPoint("basics", "genaug_basics.plugin", GROUP),
+            EntryPoint("sense", "genaug_sense.plugin", GROUP),
             EntryPoint("quality-test", "quality_plugin", GROUP),
         ]
     )
@@ -105,6 +108,25 @@ def test_every_filter_judges_and_the_report_reads_the_store(recipe, tmp_path):
     assert rows["agreement"]["synthetic"]["value"] < 1
     density = {r["name"]: r for r in report["sections"]["density"]["statistics"]}
     assert density["components"]["synthetic"]["value"] == density["components"]["real"]["value"]
+
+
+def test_any_labeler_can_be_named(recipe):
+    def measured(**options):
+        sections = build_sections(recipe.context(), {"agreement": {"predictor": {"use": "colour"}, **options}})
+        return sections["agreement"].measure([Sample("a", image)])[0]
+
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    plain, named = measured(threshold=0.7), measured(labeler={"use": "threshold", "threshold": 0.7})
+    assert 0 < plain["kept"] < 48
+    assert all(np.array_equal(named[key], plain[key], equal_nan=True) for key in plain)
+    image[..., 0] |= 128  # mostly the first class, whose pixels the transport gives to the others
+    moved = measured(labeler={"use": "sense", "threshold": 0.0, "support": "exact", "beta": 1})
+    assert moved["kept"] == 48  # the gate comes before the transport
+    assert 0 < moved["flipped"] < 48
+    with pytest.raises(ConfigError, match=r"agreement\.labeler: no key 'use'"):
+        measured(labeler={"threshold": 0.7})
+    with pytest.raises(ConfigError, match="give it to the labeler"):
+        measured(labeler={"use": "threshold"}, threshold=0.7)
 
 
 def test_sections_that_need_a_model_appear_when_one_is_named(recipe):

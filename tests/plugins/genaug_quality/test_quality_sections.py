@@ -1,6 +1,7 @@
 import io
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image, ImageFilter
 from genaug.labels import LabelSpace
 from genaug.report.figures import Measured
 from genaug.rng import Rng
+from genaug.sources.config import FolderOptions
+from genaug.sources.folder import FolderSource
 from genaug.types import Sample
 from genaug_quality import duplicates as duplicates_module
 from genaug_quality.coverage import Coverage
@@ -93,7 +96,7 @@ def test_fidelity_tells_blur_and_noise():
     blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(2)))
     noisy = np.clip(image + np.random.default_rng(0).normal(0, 12, image.shape), 0, 255).astype(np.uint8)
     plain, soft, rough = Fidelity().measure([Sample(str(i), v) for i, v in enumerate((image, blurred, noisy))])
-    for name in ("glcm_score", "glcm_joint_entropy", "jpeg_bytes", "noise"):
+    for name in ("glcm_score", "glcm_joint_entropy", "jpeg_bytes", "png_bytes", "noise"):
         assert soft[name] < plain[name] < rough[name]
     assert rough["noise"] == pytest.approx(12, rel=0.15)
     assert math.isnan(noise_sigma(image[:3]))
@@ -108,6 +111,24 @@ def test_compression_is_of_pixels_not_of_files():
     assert (record["raw_bytes"], record["jpeg_bytes"]) == (70 * 90 * 3, jpeg_bytes(image))
     statistic = next(s for s in Fidelity().statistics() if s.name == "compression_ratio")
     assert (statistic.value, statistic.per, statistic.worse) == ("raw_bytes", "jpeg_bytes", "higher")
+
+
+def test_the_file_that_pixels_came_from_changes_no_figure(tmp_path):
+    """PNG, lossless WebP and BMP of the same pixels; a lossy file has other pixels, and other figures."""
+    image = smooth(5, (70, 90))
+    kinds = {"png": {}, "webp": {"lossless": True, "exact": True}, "bmp": {}, "jpg": {"quality": 60}}
+    records = {}
+    for ending, options in kinds.items():
+        folder = tmp_path / ending
+        folder.mkdir()
+        Image.fromarray(image).save(folder / f"a.{ending}", **options)
+        source = FolderSource(FolderOptions(images=str(folder), masks=None), LABELS, root=Path())
+        (records[ending],) = Fidelity().measure([source.load("a")])
+    assert records["png"] == records["webp"] == records["bmp"]
+    assert records["jpg"]["png_bytes"] != records["png"]["png_bytes"]
+    assert records["png"]["png_bytes"] == (tmp_path / "png" / "a.png").stat().st_size
+    ratio = next(s for s in Fidelity().statistics() if s.name == "png_ratio")
+    assert (ratio.value, ratio.per, ratio.worse, ratio.harm) == ("raw_bytes", "png_bytes", "higher", "")
 
 
 def test_sets_of_other_sizes_are_brought_to_one_side():
