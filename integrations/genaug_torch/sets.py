@@ -130,12 +130,13 @@ class SetLoss(nn.Module):
                 the result is scaled by how many they are, as in `reduce_losses`.
 
         Raises:
-            SampleError: Shapes that do not fit.
+            SampleError: Shapes that do not fit, or a label that is no class of the model.
         """
         for classes, masks in layers:
             if classes.ndim != 3 or masks.ndim != 4 or not len(targets) == len(classes) == len(masks):
                 found = f"class logits {tuple(classes.shape)}, mask logits {tuple(masks.shape)}, {len(targets)} targets"
                 raise SampleError(found, where="set loss", allowed="[B, Q, K + 1], [B, Q, h, w] and B targets")
+        _check_labels(targets, layers[0][0].shape[2] - 1)
         with torch.autocast(layers[0][0].device.type, enabled=False):
             precise = [(full(classes), full(masks)) for classes, masks in layers]
             truth = self._truth(targets, precise[0][1], rng)
@@ -243,6 +244,19 @@ class SetLoss(nn.Module):
     def _unsure(self) -> int:
         """Number of points of a loss that are chosen because the mask is not sure of them."""
         return int(self.options.points * self.options.importance)
+
+
+def _check_labels(targets: Sequence[SetTarget], classes: int) -> None:
+    """Refuse labels that are no class of the model; a GPU waits for it here, instead of failing for good later."""
+    labels = torch.cat([target["labels"] for target in targets]).cpu() if targets else torch.empty(0)
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise SampleError(
+            f"label {int(wrong[0])} for a model of {classes} classes",
+            where="set loss",
+            allowed=f"0 to {classes - 1}",
+            hint="The class logits' last channel is 'no object' and counts as none; ignored pixels belong to no mask",
+        )
 
 
 def _sample(maps: Tensor, points: Tensor, *, padding: str = "zeros") -> Tensor:

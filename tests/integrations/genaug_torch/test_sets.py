@@ -339,6 +339,17 @@ def test_soft_targets_and_strange_shapes_are_refused():
         SetLoss(**FEW)(layers(0), targets_of(hard[:1]), rng=RNG)
 
 
+@pytest.mark.parametrize("label", [3, 7, -1])  # 3 is "no object"
+def test_labels_that_are_no_class_are_refused(label):
+    hard = label_map(0)
+    hard[1, 5, 6] = 2
+    targets = targets_of(hard)
+    assert targets[1]["labels"][-1] == 2
+    targets[1]["labels"][-1] = label
+    with pytest.raises(SampleError, match=rf"set loss: label {label} for a model of 3 classes\. Allowed: 0 to 2"):
+        SetLoss(**FEW)(layers(0), targets, rng=RNG)
+
+
 def test_options_are_checked(monkeypatch):
     with pytest.raises(ConfigError, match="conf_mask"):
         SetLoss(conf_mask="none")
