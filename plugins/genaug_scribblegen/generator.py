@@ -26,7 +26,7 @@ from genaug_scribblegen.checkpoint import load_adapter, weights_fingerprint
 from genaug_scribblegen.codec import make_codec
 from genaug_scribblegen.config import ScribbleGenOptions
 from genaug_scribblegen.network import ScribbleNetwork, check_base_takes_controlnet
-from genaug_scribblegen.prompt import ScribblePrompter
+from genaug_scribblegen.prompt import ScribblePrompt, ScribblePrompter
 from genaug_scribblegen.sampling import Schedule, sample
 
 
@@ -162,10 +162,21 @@ class ScribbleGenGenerator(DiffusionGenerator):
         if mask is None:
             return "the condition has no scribble"
         # Checked here, so that an unknown id is told before anything is sampled.
-        self.prompter.prompt(mask, where=f"sample {draw.key}")
-        if self.options.skip_unlabelled and not np.isin(mask, self.labels.ids).any():
-            return "nothing is scribbled"
+        prompt = self._prompt(draw)
+        if self.options.skip_unlabelled:
+            if not np.isin(mask, self.labels.ids).any():
+                return "nothing is scribbled"
+            if (self.prompter.supervising(mask, prompt) == self.labels.ignore_index).all():
+                height, width = self._size(draw)
+                return f"no stroke is left of the scribble at {width}x{height} pixels"
         return None
+
+    def _size(self, draw: Draw) -> tuple[int, int]:
+        return generation_size(draw.condition.size, self.resolution, self.options.size_mode)
+
+    def _prompt(self, draw: Draw) -> ScribblePrompt:
+        assert draw.condition.mask is not None  # `_nothing_to_do`
+        return self.prompter.prompt(draw.condition.mask, size=self._size(draw), where=f"sample {draw.key}")
 
     def _sample(self, draws: Sequence[Draw]) -> list[Sample | Refused]:
         assert self.network is not None  # `prepare` ran
@@ -178,9 +189,10 @@ class ScribbleGenGenerator(DiffusionGenerator):
                 results.append(Refused(why))
                 continue
             assert draw.condition.mask is not None  # `_nothing_to_do`
-            prompt = self.prompter.prompt(draw.condition.mask, where=f"sample {draw.key}")
-            meta = {"encode_ratio": ratio, "prompt": prompt.text, "dropped": list(prompt.dropped)}
-            target = self.prompter.supervising(draw.condition.mask)
+            prompt = self._prompt(draw)
+            lacking = {"unnamed": list(prompt.unnamed), "dropped": list(prompt.dropped)}
+            meta = {"encode_ratio": ratio, "prompt": prompt.text, **lacking}
+            target = self.prompter.supervising(draw.condition.mask, prompt)
             results.append(Sample(draw.key, resize_image(image, draw.condition.size), target, meta))
         return results
 
@@ -199,10 +211,10 @@ class ScribbleGenGenerator(DiffusionGenerator):
             SampleError: A condition lacks the image that its encode ratio needs.
         """
         pipe, options = self.pipe, self.options
-        size = generation_size(draws[0].condition.size, self.resolution, options.size_mode)
+        size = self._size(draws[0])
         masks = [draw.condition.mask for draw in draws if draw.condition.mask is not None]
-        prompts = [self.prompter.prompt(m, where=f"sample {d.key}") for m, d in zip(masks, draws, strict=True)]
-        text = torch.stack([self.encoder.embed(self.encoder.tokens(prompt.text)) for prompt in prompts])
+        prompts = [self._prompt(draw).text for draw in draws]
+        text = torch.stack([self.encoder.embed(self.encoder.tokens(prompt)) for prompt in prompts])
         hints = self.codec.encode(torch.stack([resize_mask(mask, size) for mask in masks]).to(pipe.device))
         latents = sample(
             network,

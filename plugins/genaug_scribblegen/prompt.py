@@ -11,10 +11,17 @@ import numpy as np
 from genaug.errors import SampleError
 from genaug.labels import LabelSpace
 from genaug.types import Mask
+from genaug_diffusion.images import resize_mask
 from genaug_diffusion.text import PromptEncoder
 from genaug_scribblegen.config import ScribbleGenOptions
 
 log = logging.getLogger("genaug")
+
+_CUT = "%s: the prompt has no room for %s; further prompts are cut without a warning"
+_LOST = (
+    "%s: its strokes of %s are too thin for generator.resolution: no pixel of them is left, and they label nothing; "
+    "further strokes are lost without a warning"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +30,13 @@ class ScribblePrompt:
 
     Args:
         text: The prompt.
-        dropped: Ids of scribbled classes whose names found no room; the hint shows them all the same.
+        unnamed: Ids of scribbled classes whose names found no room; the hint shows them all the same.
+        dropped: Ids of scribbled classes that the hint does not show either: no pixel of them is left at the size of
+            the image to make. They must not supervise.
     """
 
     text: str
+    unnamed: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
 
 
@@ -34,7 +44,8 @@ class ScribblePrompter:
     """Writes prompts: ``<beginning> of <name>, <name>``, names in ascending order of ids.
 
     A class called "background" has no name, and a name that two classes share is said once. If the text encoder would
-    cut the prompt, names go in by scribbled area instead, whole or not at all, and a warning says so once.
+    cut the prompt, names go in by scribbled area instead, whole or not at all, and a warning says so once. Classes of
+    which resizing leaves no pixel have no name either; a warning says that once, too.
 
     Args:
         encoder: Says what fits.
@@ -46,10 +57,10 @@ class ScribblePrompter:
         self.encoder, self.labels, self.options = encoder, labels, options
         named = labels.names.items() if options.class_names else ()
         self.names = {i: name.strip() for i, name in named if name.strip().lower() != "background"}
-        self._warned = False
+        self._warned: set[str] = set()
 
-    def prompt(self, mask: Mask, *, where: str) -> ScribblePrompt:
-        """Return the prompt of a scribble uint8 ``[H, W]``.
+    def prompt(self, mask: Mask, *, size: tuple[int, int], where: str) -> ScribblePrompt:
+        """Return the prompt of a scribble uint8 ``[H, W]`` whose hint is `size`, ``(height, width)``.
 
         Raises:
             SampleError: It has an id without a name and ``unknown_class`` is ``error``.
@@ -64,30 +75,33 @@ class ScribblePrompter:
                 allowed=f"{list(self.labels.ids)} and the ignore index {self.labels.ignore_index}",
                 hint="Name them in labels, or set generator.unknown_class: ignore",
             )
-        present = sorted(areas.keys() & self.names.keys())
+        seen = set(areas) if mask.shape == size else set(np.unique(resize_mask(mask, size)).tolist())
+        dropped = tuple(sorted((areas.keys() & self.labels.names.keys()) - seen))
+        if dropped:
+            self._warn(_LOST, dropped, where)
+        present = sorted((areas.keys() & self.names.keys()) - set(dropped))
         text = self.text(present)
         if self.encoder.fits(text):
-            return ScribblePrompt(text)
+            return ScribblePrompt(text, dropped=dropped)
         kept: list[int] = []
         for i in sorted(present, key=lambda i: (-areas[i], i)):
             if self.encoder.fits(self.text([*kept, i])):
                 kept.append(i)
-        dropped = tuple(i for i in present if i not in kept)
-        self._warn(dropped, where)
-        return ScribblePrompt(self.text(kept), dropped)
+        unnamed = tuple(i for i in present if i not in kept)
+        self._warn(_CUT, unnamed, where)
+        return ScribblePrompt(self.text(kept), unnamed, dropped)
 
     def text(self, ids: Iterable[int]) -> str:
         """Return the prompt with the names of `ids`, in their order."""
         names = ", ".join(dict.fromkeys(self.names[i] for i in ids))
         return f"{self.options.prompt} of {names}" if names else self.options.prompt
 
-    def supervising(self, mask: Mask) -> Mask:
-        """Return `mask` itself, or a copy whose ids outside the class table are ignored if it has any."""
-        known = np.isin(mask, [*self.labels.ids, self.labels.ignore_index])
+    def supervising(self, mask: Mask, prompt: ScribblePrompt) -> Mask:
+        """Return `mask` itself, or a copy without the ids that were no condition: outside the class table, or lost."""
+        known = np.isin(mask, [*(set(self.labels.ids) - set(prompt.dropped)), self.labels.ignore_index])
         return mask if known.all() else np.where(known, mask, np.uint8(self.labels.ignore_index))
 
-    def _warn(self, dropped: tuple[int, ...], where: str) -> None:
-        if not self._warned:
-            names = ", ".join(self.names[i] for i in dropped)
-            log.warning("%s: the prompt has no room for %s; further prompts are cut without a warning", where, names)
-            self._warned = True
+    def _warn(self, text: str, ids: tuple[int, ...], where: str) -> None:
+        if text not in self._warned:
+            log.warning(text, where, ", ".join(self.labels.names[i].strip() for i in ids))
+            self._warned.add(text)

@@ -31,7 +31,7 @@ class ScribbleTask:
         codec: Turns scribbles into hints.
         prompter: Writes their prompts.
         encoder: Encodes them.
-        samples: Scribbled samples.
+        samples: Scribbled samples. Those of whose strokes resizing leaves no pixel are passed over.
         resolution: Side of the training square in pixels.
         size_mode: See `generation_size`.
         flips: Cache mirrored images too.
@@ -64,13 +64,20 @@ class ScribbleTask:
             if sample.image is None or sample.mask is None:
                 raise SampleError("image or scribble missing", where=f"sample {sample.id}", allowed="both")
             size = generation_size(sample.size, resolution, size_mode)
+            prompt = prompter.prompt(sample.mask, size=size, where=f"sample {sample.id}").text
+            scribble = resize_mask(sample.mask, size).numpy()
+            if not np.isin(scribble, codec.ids).any():
+                continue
             self.sizes.append(size)
-            prompt = prompter.prompt(sample.mask, where=f"sample {sample.id}").text
             if prompt not in self.texts:
                 self.texts[prompt] = encoder.embed(encoder.tokens(prompt)).cpu()
             self.prompts.append(prompt)
-            self.scribbles.append(resize_mask(sample.mask, size).numpy())
+            self.scribbles.append(scribble)
             self.cache.add(resize_image(sample.image, size))
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.scribbles)
 
     def losses(self, model: nn.Module, rows: Sequence[Row]) -> Tensor:
         """Return the mean squared error of every row, float32 ``[len(rows)]``; `model` is a `ScribbleNetwork`."""

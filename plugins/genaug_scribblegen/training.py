@@ -81,7 +81,7 @@ def adapt(
         The training record that ``genaug_config.json`` holds too.
 
     Raises:
-        SampleError: No sample has a scribbled pixel.
+        SampleError: No sample has a scribbled pixel, or none has one at the size of the images.
         AdapterError: The checkpoint is damaged or another training's.
         StoreError: The operating system refused; the last checkpoint stays, and the same call goes on from it.
     """
@@ -90,7 +90,6 @@ def adapt(
         raise SampleError("no scribbled pixel in any sample", where="adapt", allowed="at least one")
     generator.load_base(labels)
     options, pipe = generator.options, generator.pipe
-    train, held_out = split(len(usable), options.training.holdout, rng)
     task = ScribbleTask(
         pipe,
         generator.codec,
@@ -103,6 +102,14 @@ def adapt(
         dropout=options.training.scribble_dropout,
         scheduler=generator.training_scheduler,
     )
+    if not len(task):
+        raise SampleError(
+            f"no stroke of any sample is left at {generator.resolution} pixels",
+            where="adapt",
+            allowed="strokes that nearest-neighbour resizing does not lose",
+            hint="Draw wider strokes, or raise generator.resolution",
+        )
+    train, held_out = split(len(task), options.training.holdout, rng)
     # The trainer compares the training options itself, because more steps may go on from a checkpoint.
     model = {key: value for key, value in _decisive(generator).items() if key != "training"}
     for part in (folder, folder / PREVIEWS, folder / CONTROLNET):
@@ -124,7 +131,7 @@ def adapt(
             on_checkpoint=observer(folder, partial(_preview, generator, network, shown, rng) if shown else None),
         )
         result = trainer.run()
-        record = _record(generator, result, samples=len(usable), held_out=len(held_out), data=data, rng=rng)
+        record = _record(generator, result, samples=len(task), held_out=len(held_out), data=data, rng=rng)
         if trainer.accelerator.is_main_process:
             about = _about(generator, labels, record)
             save_adapter(network, folder, base=options.base, revision=options.revision, about=about)

@@ -79,7 +79,7 @@ def test_every_level_gets_its_images(make, samples) -> None:
     made = generator.generate(draws_of(samples[:1], 6), ignore_index=255)
     assert [s.meta["encode_ratio"] for s in made] == [0.3, 0.3, 0.6, 0.6, 1.0, 1.0]
     assert made[0].meta["prompt"].startswith("a high-quality, detailed, and professional image of ")
-    assert made[0].meta["dropped"] == []
+    assert (made[0].meta["unnamed"], made[0].meta["dropped"]) == ([], [])
     assert difference(made[0], made[1]) > 5
     real = generator.pipe.vae.decode(
         module.encode_moments(generator.pipe.vae, np.asarray(Image.fromarray(samples[0].image).resize((64, 64))))[0][
@@ -210,6 +210,27 @@ def test_nothing_scribbled_is_refused_or_made(make, samples) -> None:
     assert (both[0].mask == 255).all()
     unmasked = Sample("u", np.zeros((64, 64, 3), np.uint8))
     assert make().generate([Draw(unmasked, 0, 1)], ignore_index=255) == [Refused("the condition has no scribble")]
+
+
+def test_strokes_that_vanish_on_the_way_to_the_size_of_the_image_label_nothing(make) -> None:
+    """256 pixels to 64 take every fourth row and column; strokes of three pixels may lie between."""
+    generator, image = make(encode_ratio=1.0), np.zeros((256, 256, 3), np.uint8)
+    cat = np.full((256, 256), 255, np.uint8)
+    cat[:, 120:123] = 4
+    both = cat.copy()
+    both[97:100] = np.where(both[97:100] == 255, 1, both[97:100])
+    neither = np.full((256, 256), 255, np.uint8)
+    neither[97:100], neither[:, 121:124] = 1, 4
+    draws = [Draw(Sample(name, image, mask), 0, 1) for name, mask in (("c", cat), ("b", both), ("n", neither))]
+    plain, made, refused = generator.generate(draws, ignore_index=255)
+    assert made.meta["dropped"] == [1]
+    assert made.meta["prompt"].endswith(" of cat")
+    assert np.array_equal(made.mask, cat)
+    assert difference(made, plain) == 0
+    assert refused == Refused("no stroke is left of the scribble at 64x64 pixels")
+    (empty,) = make(encode_ratio=1.0, skip_unlabelled=False).generate(draws[2:], ignore_index=255)
+    assert empty.meta["dropped"] == [1, 4]
+    assert (empty.mask == 255).all()
 
 
 def test_one_class_only_is_fine(make) -> None:

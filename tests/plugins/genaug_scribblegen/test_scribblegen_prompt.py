@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from genaug import LabelSpace
 from genaug.errors import SampleError
@@ -13,6 +15,7 @@ from genaug_scribblegen.config import ScribbleGenOptions
 from genaug_scribblegen.prompt import ScribblePrompt, ScribblePrompter
 
 START = "a high-quality, detailed, and professional image"
+SIZE = (40, 40)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +36,12 @@ def scribble(**pixels: int) -> np.ndarray:
 def test_names_come_in_ascending_order_and_background_has_none(encoder) -> None:
     labels = LabelSpace({0: "background", 4: " cat", 2: "potted plant", 9: "cat"})
     prompter = ScribblePrompter(encoder, labels, ScribbleGenOptions())
-    full = prompter.prompt(scribble(i9=7, i4=3, i0=9, i2=1), where="x")
+    full = prompter.prompt(scribble(i9=7, i4=3, i0=9, i2=1), size=SIZE, where="x")
     assert full == ScribblePrompt(f"{START} of potted plant, cat")  # two classes called cat: said once
-    assert prompter.prompt(scribble(i0=9), where="x").text == START
-    assert prompter.prompt(scribble(), where="x").text == START
+    assert prompter.prompt(scribble(i0=9), size=SIZE, where="x").text == START
+    assert prompter.prompt(scribble(), size=SIZE, where="x").text == START
     bare = ScribblePrompter(encoder, labels, ScribbleGenOptions(class_names=False, prompt="a photo"))
-    assert bare.prompt(scribble(i4=5), where="x").text == "a photo"
+    assert bare.prompt(scribble(i4=5), size=SIZE, where="x").text == "a photo"
 
 
 def test_names_without_room_are_left_out_by_area_and_a_warning_says_so_once(encoder, caplog) -> None:
@@ -46,18 +49,19 @@ def test_names_without_room_are_left_out_by_area_and_a_warning_says_so_once(enco
     options = ScribbleGenOptions(prompt="a photo")
     prompter = ScribblePrompter(encoder, labels, options)
     mask = scribble(**{f"i{i}": 5 + (3 * i) % 8 for i in range(8)})  # areas 5, 8, 11, 6, 9, 12, 7, 10
-    found = prompter.prompt(mask, where="sample a")
+    found = prompter.prompt(mask, size=SIZE, where="sample a")
     order = [5, 2, 7, 4, 1, 6, 3, 0]
-    kept = len(order) - len(found.dropped)
+    kept = len(order) - len(found.unnamed)
     assert 1 < kept < 8
     assert found.text == "a photo of " + ", ".join(labels.names[i] for i in order[:kept])
-    assert set(found.dropped) == set(order[kept:])
+    assert set(found.unnamed) == set(order[kept:])
+    assert found.dropped == ()
     assert encoder.fits(found.text)
     assert not encoder.fits(found.text + f", {labels.names[order[kept]]}")
-    assert prompter.prompt(mask, where="sample b") == found
+    assert prompter.prompt(mask, size=SIZE, where="sample b") == found
     assert len([m for m in caplog.messages if "no room for" in m]) == 1
     assert "sample a: the prompt has no room for zebra crossing" in caplog.text
-    few = prompter.prompt(scribble(i7=3, i2=9), where="x")
+    few = prompter.prompt(scribble(i7=3, i2=9), size=SIZE, where="x")
     assert few.text == "a photo of zebra crossing 2, zebra crossing 7"  # ascending where all fit
 
 
@@ -65,12 +69,47 @@ def test_ids_outside_the_class_table(encoder) -> None:
     labels, mask = LabelSpace({1: "dog"}), scribble(i1=5, i77=3)
     strict = ScribblePrompter(encoder, labels, ScribbleGenOptions())
     with pytest.raises(SampleError, match=r"sample u.*ids without a name: \[77\].*unknown_class: ignore"):
-        strict.prompt(mask, where="sample u")
+        strict.prompt(mask, size=SIZE, where="sample u")
     lax = ScribblePrompter(encoder, labels, ScribbleGenOptions(unknown_class="ignore"))
-    assert lax.prompt(mask, where="x").text == f"{START} of dog"
-    assert np.array_equal(lax.supervising(mask), np.where(mask == 77, 255, mask))
+    assert lax.prompt(mask, size=SIZE, where="x").text == f"{START} of dog"
+    assert np.array_equal(lax.supervising(mask, ScribblePrompt("")), np.where(mask == 77, 255, mask))
     clean = scribble(i1=5)
-    assert lax.supervising(clean) is clean
+    assert lax.supervising(clean, ScribblePrompt("")) is clean
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    places=st.lists(st.integers(0, 90), min_size=3, max_size=3),
+    width=st.integers(1, 4),
+    size=st.tuples(st.integers(1, 15), st.integers(1, 15)),
+)
+def test_what_the_hint_does_not_show_neither_supervises_nor_has_a_name(encoder, places, width, size) -> None:
+    labels = LabelSpace({0: "background", 1: "dog", 2: "cat"})
+    mask = np.full((96, 80), 255, np.uint8)
+    for i, place in enumerate(places):
+        lines = mask if i % 2 else mask.T
+        lines[place : place + width] = i
+    height, width = 8 * size[0], 8 * size[1]
+    shown = {int(mask[y * 96 // height, x * 80 // width]) for y in range(height) for x in range(width)} - {255}
+    prompter = ScribblePrompter(encoder, labels, ScribbleGenOptions(prompt="a photo"))
+    found = prompter.prompt(mask, size=(height, width), where="x")
+    names = ", ".join(labels.names[i] for i in sorted(shown - {0}))
+    assert found.text == (f"a photo of {names}" if names else "a photo")
+    drawn = set(np.unique(mask).tolist()) - {255}
+    assert found.dropped == tuple(sorted(drawn - shown))
+    target = prompter.supervising(mask, found)
+    assert set(np.unique(target).tolist()) - {255} == shown
+    assert (target[np.isin(mask, list(shown))] == mask[np.isin(mask, list(shown))]).all()
+
+
+def test_lost_strokes_are_warned_about_once(encoder, caplog) -> None:
+    prompter = ScribblePrompter(encoder, LabelSpace({1: "dog", 2: "cat"}), ScribbleGenOptions())
+    mask = np.full((64, 64), 255, np.uint8)
+    mask[1:8] = 2
+    for name in ("a", "b"):
+        prompter.prompt(mask, size=(8, 8), where=f"sample {name}")
+    (message,) = caplog.messages
+    assert message.startswith("sample a: its strokes of cat are too thin for generator.resolution")
 
 
 def test_the_encoder_keeps_the_latest_prompts_and_cuts_long_ones(encoder) -> None:

@@ -313,6 +313,21 @@ def test_nothing_scribbled_is_an_error(make_generator, tmp_path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+def test_scribbles_that_resizing_loses_are_passed_over(make_generator, labels, tmp_path) -> None:
+    samples = []
+    for name, rows in (("lost", slice(97, 100)), ("seen", slice(98, 101))):
+        mask = np.full((256, 256), 255, np.uint8)
+        mask[rows] = 1
+        samples.append(Sample(name, np.zeros((256, 256, 3), np.uint8), mask))
+    generator = make_generator(training={"steps": 1})
+    task = make_task(generator, samples, labels, dropout=0.0)
+    assert len(task) == len(task.prompts) == len(task.sizes) == 1
+    assert task.prompts[0].endswith(" of dog")
+    assert make_generator(training={"steps": 1}).adapt(samples, tmp_path, labels=labels, rng=Rng(0))["samples"] == 1
+    with pytest.raises(SampleError, match=r"adapt: no stroke of any sample is left at 64 pixels.*wider strokes"):
+        generator.adapt(samples[:1], tmp_path / "none", labels=labels, rng=Rng(0))
+
+
 def test_one_class_is_enough_and_empty_scribbles_are_left_out(make_generator, samples, tmp_path) -> None:
     mask = np.full((64, 64), 255, np.uint8)
     image = np.zeros((64, 64, 3), np.uint8)
