@@ -60,7 +60,7 @@ def _centred(features: NDArray[np.float32], weights: Weights) -> tuple[NDArray[n
     mean = share @ wide / share.sum()
     freedom = share.sum() - (share**2).sum() / share.sum()  # N - 1 if all weights are 1
     x = (wide - mean) * np.sqrt(share / freedom)[:, None]
-    return (np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x), mean
+    return (np.asarray(np.linalg.qr(x, mode="r")) if len(x) > x.shape[1] else x), mean
 
 
 def frechet_intervals(synthetic: Measured, real: Measured, rng: Rng) -> tuple[int, dict[str, Estimate]]:
@@ -72,8 +72,8 @@ def frechet_intervals(synthetic: Measured, real: Measured, rng: Rng) -> tuple[in
     drawn is moved to have the unweighted distance as its mean.
 
     Returns:
-        Images of a set, and the distances that `COMPARED` names, each with the ends of its 95 % interval; all None
-        where a set has fewer than two images.
+        Images of a set, and the distances that `COMPARED` names, each with the ends of its 95 % interval: None where
+        the synthetic set is a single group. All None where a set has fewer than two images.
     """
     groups = [np.unique(measured.groups, return_inverse=True)[1] for measured in (synthetic, real)]
     sizes = np.sort(np.bincount(groups[1]))
@@ -93,8 +93,8 @@ def frechet_intervals(synthetic: Measured, real: Measured, rng: Rng) -> tuple[in
     moved[:, :2] = moved[:, :2].clip(0)  # but for the difference, nothing is below 0
     found: dict[str, Estimate] = {}
     for name, value, column in zip(COMPARED, values, moved.T, strict=True):
-        low, high = percentile_interval(column) or (None, None)
-        found[name] = (float(value), low, high)
+        known = percentile_interval(column) if groups[0].max() else None  # one group tells nothing of others
+        found[name] = (float(value), *(known or (None, None)))
     return count, found
 
 
@@ -110,9 +110,8 @@ def _compare(
     """Return the means of what `COMPARED` names over `SPLITS` splits."""
     made, own = (measured.columns["features"] for measured in (synthetic, real))
     weights = [
-        numbers.exponential(size=int(each.max()) + 1)[each] if weighted else np.ones(len(each))
-        for each in groups[::-1]  # the real set's first, which do not depend on the synthetic one then
-    ][::-1]
+        numbers.exponential(size=int(each.max()) + 1)[each] if weighted else np.ones(len(each)) for each in groups
+    ]
     found = []
     for _ in range(SPLITS):
         order = _whole_groups(groups[1], numbers)

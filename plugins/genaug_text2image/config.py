@@ -136,7 +136,7 @@ class Text2ImageOptions(Options):
 
     base: str = Field(
         "black-forest-labs/FLUX.1-dev",
-        description="Shipped base, folder or Hub id of any diffusers text-to-image model (SENSE: Flux).",
+        description="Shipped base, folder or Hub id of a diffusers text-to-image model (SENSE: Flux).",
     )
     revision: str | None = Field(None, description="Hub branch, tag or commit of the base.")
     images_per_prompt: int = Field(1, ge=1, description="K (SENSE: one for each of two bases).")

@@ -1,4 +1,4 @@
-"""Loading any text-to-image pipeline, and what it is called with."""
+"""Loading a text-to-image pipeline, and what it is called with."""
 
 from __future__ import annotations
 

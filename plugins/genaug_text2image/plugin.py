@@ -38,7 +38,7 @@ def genaug_components() -> Iterator[Component]:
         "text2image",
         "genaug_text2image.generator:Text2Image",
         config="genaug_text2image.config:Text2ImageOptions",
-        summary="unlabelled images from prompts, by any diffusers text-to-image model (SENSE)",
+        summary="unlabelled images from prompts, by a diffusers text-to-image model (SENSE)",
         requires=("diffusers", "transformers"),
         extra="diffusion",
     )

@@ -213,6 +213,8 @@ def test_frechet_intervals_weigh_groups_and_take_equal_numbers():
         widths.append(high - low)
     assert widths[1] > 1.5 * widths[0]
     assert frechet_intervals(of(made[:7]), of(real), Rng(2))[0] == 7
+    one_group = frechet_intervals(of(made, 30), of(real), Rng(2))[1]
+    assert all(value is not None and low is high is None for value, low, high in one_group.values())
     assert frechet_intervals(of(made[:1]), of(real), Rng(2)) == (1, dict.fromkeys(COMPARED, (None, None, None)))
     assert frechet_intervals(of(made), of(real[:3]), Rng(2))[1] == dict.fromkeys(COMPARED, (None, None, None))
 
