@@ -2,7 +2,7 @@
 
     python benchmarks/camvid_quality.py --data CAMVID --work RUNS/camvid/work --json results/camvid_quality.json
 
-First, untouched frames against untouched frames, where no flag tells of a generator: random halves of the blocks of time
+First, untouched frames against untouched ones, where no flag tells of a generator: random halves of the blocks of time
 (the row is the share of halves with a flag), the second half of every drive against the first and the other way round,
 and each drive against the others. The bootstrap redraws single frames, blocks of time, or whole drives. A block is 500
 video frames, 17 labelled ones or 17 s: the figures of two frames of a drive that far apart are hardly correlated (rows
