@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 
 from genaug.errors import AdapterError
 from genaug.rng import Rng
+
+log = logging.getLogger("genaug")
 
 KEY = "null_condition"
 
@@ -40,12 +43,16 @@ class NullCondition(nn.Module):
 
     @torch.no_grad()
     def take(self, path: Path) -> None:
-        """Go on from the values in a file, if it is there and of this shape: those that a ControlNet was trained with.
+        """Go on from the values in a file, those that a ControlNet was trained with, resized by nearest neighbour.
+
+        A warning tells where there is no such file, where it has other channels, and where it has a value per pixel and
+        this one a single value, which none of those stands for: the first values stay.
 
         Raises:
             AdapterError: It cannot be read.
         """
         if not path.is_file():
+            log.warning("%s is not there: the null condition starts from noise, not from what was learned", path)
             return
         try:
             value = load(path.read_bytes())[KEY]
@@ -53,13 +60,21 @@ class NullCondition(nn.Module):
             raise AdapterError(
                 f"damaged: cannot be read ({error})", where=str(path), hint="Put the file back"
             ) from error
-        if value.shape == self.value.shape:
-            self.value.copy_(value)
+        found, size = tuple(value.shape), (self.value.shape[1], self.value.shape[2])
+        if len(found) != 3 or found[0] != len(self.value) or (size == (1, 1) and found[1:] != size):
+            log.warning("%s has shape %s, not %s: the null condition starts from noise, not from what was learned",
+                        path, found, tuple(self.value.shape))  # fmt: skip
+            return
+        self.value.copy_(_resized(value.float(), size))
 
     def forward(self, size: tuple[int, int]) -> Tensor:
         """Return ``[1, C, h, w]``, resized by nearest neighbour."""
-        value = self.value.unsqueeze(0)
-        return value if value.shape[2:] == size else F.interpolate(value, size, mode="nearest")
+        return _resized(self.value, size).unsqueeze(0)
+
+
+def _resized(value: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return values ``[C, H, W]`` at another size ``(height, width)``, by nearest neighbour."""
+    return value if value.shape[1:] == size else F.interpolate(value.unsqueeze(0), size, mode="nearest")[0]
 
 
 def null_size(shape: Literal["spatial", "broadcast"], resolution: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -26,11 +27,13 @@ from genaug_scribblegen.adapter_files import CONTROLNET, FORMAT, NULL
 from genaug_scribblegen.checkpoint import save_adapter
 from genaug_scribblegen.network import ScribbleNetwork, load_controlnet, scale_hint_encoder, start_controlnet
 from genaug_scribblegen.null_condition import NullCondition, null_size
-from genaug_scribblegen.place import find_controlnet
+from genaug_scribblegen.place import WHERE, find_controlnet
 from genaug_scribblegen.task import ScribbleTask
 
 if TYPE_CHECKING:
     from genaug_scribblegen.generator import ScribbleGenGenerator
+
+log = logging.getLogger("genaug")
 
 #: Options that decide the adapter; the others (encode ratio, sampler ...) may change without adapting again.
 _DECISIVE = (
@@ -112,6 +115,8 @@ def adapt(
     train, held_out = split(len(task), options.training.holdout, rng)
     # The trainer compares the training options itself, because more steps may go on from a checkpoint.
     model = {key: value for key, value in _decisive(generator).items() if key != "training"}
+    # Colours follow from the ids, and checkpoints without them are good.
+    hint = {key: value for key, value in generator.codec.describe().items() if key != "colors"}
     for part in (folder, folder / PREVIEWS, folder / CONTROLNET):
         remove_temporary(part, TAG)
     shown = [samples[i] for i in usable[: options.training.preview_images]]
@@ -125,7 +130,7 @@ def adapt(
             options.training,
             folder,
             rng=rng,
-            identity=digest([data, unet_fingerprint(pipe.unet), model, generator.codec.describe()]),
+            identity=digest([data, unet_fingerprint(pipe.unet), model, hint]),
             train=train,
             held_out=held_out,
             on_checkpoint=observer(folder, partial(_preview, generator, network, shown, rng) if shown else None),
@@ -153,6 +158,12 @@ def started(generator: ScribbleGenGenerator, rng: Rng) -> Iterator[ScribbleNetwo
         controlnet = load_controlnet(pipe, place, channels, local=local)
         if local:
             null.take(Path(place).parent / NULL)
+        else:
+            log.warning(
+                "%s: of a ControlNet named by a plain Hub id no null condition is looked for, so that one starts from "
+                "noise; name an adapter of genaug as hf-hub:org/name",
+                WHERE,
+            )
     if options.training.gradient_checkpointing:
         for each in (unet, controlnet):
             each.enable_gradient_checkpointing()

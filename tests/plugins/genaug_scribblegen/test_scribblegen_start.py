@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from genaug import LabelSpace, Rng, Sample
 from genaug.errors import ConfigError
@@ -18,7 +18,9 @@ from genaug.registry import default_registry
 from genaug_scribblegen.config import ScribbleGenOptions
 from genaug_scribblegen.generator import ScribbleGenGenerator
 from genaug_scribblegen.network import start_controlnet
+from genaug_scribblegen.null_condition import NullCondition
 from genaug_scribblegen.place import find_controlnet
+from genaug_scribblegen.training import started
 from genaug_tiny.scenes import CLASSES
 from genaug_tiny.weights import model_folder
 
@@ -54,6 +56,36 @@ def test_adapting_goes_on_from_a_named_controlnet(
         before, after = load_file(adapter / name), load_file(tmp_path / "after" / name)
         for key, value in before.items():
             torch.testing.assert_close(after[key], value, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("found", "here", "taken"),
+    [
+        ((3, 4, 6), (3, 4, 6), True),
+        ((3, 4, 6), (3, 7, 5), True),
+        ((3, 1, 1), (3, 4, 6), True),
+        ((3, 1, 1), (3, 1, 1), True),
+        ((3, 4, 6), (3, 1, 1), False),
+        ((5, 4, 6), (3, 4, 6), False),
+        (None, (3, 4, 6), False),
+    ],
+)
+def test_a_null_condition_goes_on_at_any_size_or_a_warning_tells(tmp_path, caplog, found, here, taken: bool) -> None:
+    if found:
+        value = torch.randn(found, generator=torch.Generator().manual_seed(0))
+        save_file({"null_condition": value}, tmp_path / NULL)
+    null = NullCondition(here[0], here[1:])
+    null.initialize(Rng(3))
+    first = null.value.detach().clone()
+    null.take(tmp_path / NULL)
+    if not taken:
+        assert torch.equal(null.value, first)
+        assert [m for m in caplog.messages if "starts from noise, not from what was learned" in m]
+        return
+    assert not caplog.messages
+    for y in range(here[1]):
+        for x in range(here[2]):
+            assert torch.equal(null.value[:, y, x], value[:, y * found[1] // here[1], x * found[2] // here[2]])
 
 
 class _Bases:
@@ -97,6 +129,21 @@ def test_genaug_tiny_brings_its_controlnet_and_null_condition(tmp_path) -> None:
         for key, value in before.items():
             assert value.dtype == torch.float16
             torch.testing.assert_close(after[key], value.float(), atol=1e-6, rtol=0)
+
+
+def test_of_a_plain_hub_id_no_null_condition_is_looked_for_and_a_warning_says_so(
+    make_generator, labels, monkeypatch, caplog
+) -> None:
+    generator = make_generator(controlnet="org/name")
+    generator.load_base(labels)
+    made = start_controlnet(generator.pipe, 3, Rng(0), base="tiny")
+    monkeypatch.setattr("genaug_scribblegen.training.load_controlnet", lambda *_, **__: made)
+    with started(generator, Rng(4)) as network:
+        expected = torch.randn((3, 64, 64), generator=Rng(4).child("null").torch())
+        assert torch.equal(network.null.value, expected)
+    assert (
+        "generator.controlnet: of a ControlNet named by a plain Hub id no null condition is looked for" in caplog.text
+    )
 
 
 def test_a_controlnet_for_other_hints_is_refused(make_generator, samples, labels, adapter, tmp_path) -> None:
