@@ -2,13 +2,14 @@
 
 Every row is the mean IoU between the whole masks of 48 evaluation scenes and what a reference segmenter, which knows
 1,500 labelled scenes, sees in images made for their scribbles: with the ControlNet as it is shipped, and adapted to 30
-other scenes as the quickstart does. `scribble` is the same on the scribbled pixels alone, `chance` the first with the
-masks of other scenes. Below encode ratio 1 images start from the real ones, so that only the rows of ratio 1 tell what
-the scribbles do. The baseline is the reference on the real images.
+other scenes with the quickstart's settings. `scribble` is the same on the scribbled pixels alone, `chance` the first
+with the masks of other scenes. Below encode ratio 1 images start from the real ones, so that only the rows of ratio 1
+tell what the scribbles do. The baseline is the reference on the real images.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,22 @@ import numpy as np
 import torch
 from harness import Row, emit, parser, row
 from PIL import Image
-from tiny_quality import LABELLED, LABELS, TEST, reference
+from tiny_quality import LABELS, TEST, reference
 
 from genaug import Rng, Sample
+from genaug.recipe import digest
+from genaug.registry import default_registry
 from genaug.types import Draw
+from genaug_scribblegen.adapter_files import NULL
 from genaug_scribblegen.config import ScribbleGenOptions
 from genaug_scribblegen.generator import ScribbleGenGenerator
+from genaug_scribblegen.place import find_controlnet
 from genaug_tiny.scenes import CLASSES, render_scenes
 from genaug_tiny.scribbled import SCRIBBLE_RECIPE, scribbled
 from genaug_tiny.segmenter import evaluate_miou
 
+#: Scenes that it is adapted to; neither the reference nor the evaluation knows them.
+ADAPTED = range(410_000, 410_030)
 #: Adapted or not, encode ratio, guidance scale.
 SETTINGS = [
     *((adapted, 1.0, guidance) for adapted in (False, True) for guidance in (1.0, 2.0, 4.0)),
@@ -42,6 +49,15 @@ def samples_of(seeds: range, seed: int) -> tuple[list[Sample], np.ndarray]:
     return [Sample(f"s{i}", image, scribble) for i, (image, scribble) in pairs], masks
 
 
+def _weights(controlnet: str) -> str:
+    """Return a hash of the weights that an option `controlnet` names, or the Hub id."""
+    place, local = find_controlnet(controlnet, root=Path(), registry=default_registry())
+    if not local:
+        return place
+    files = [*sorted(Path(place).glob("*.safetensors")), Path(place).parent / NULL]
+    return digest([hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()])
+
+
 def generator_of(controlnet: str, folder: Path, adapted: bool, ratio: float, guidance: float) -> ScribbleGenGenerator:
     """Return a generator that was adapted as in the quickstart, or for one step of no size."""
     recipe = {key: value for key, value in SCRIBBLE_RECIPE["generator"].items() if key != "use"}
@@ -50,10 +66,12 @@ def generator_of(controlnet: str, folder: Path, adapted: bool, ratio: float, gui
         training |= {"steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
     changes = {"controlnet": controlnet, "encode_ratio": ratio, "guidance_scale": guidance, "batch_size": 16}
     generator = ScribbleGenGenerator(ScribbleGenOptions(**{**recipe, **changes, "training": training}))
-    place = folder / ("adapted" if adapted else "shipped")
+    # Another ControlNet or other settings are another training, which must not meet the checkpoint of this one.
+    known = digest([controlnet, _weights(controlnet), recipe, training, list(ADAPTED)])[:8]
+    place = folder / f"{'adapted' if adapted else 'shipped'}-{known}"
     place.mkdir(parents=True, exist_ok=True)
     if not generator.adapted(place):
-        generator.adapt(samples_of(LABELLED, 0)[0], place, labels=LABELS, rng=Rng(0))
+        generator.adapt(samples_of(ADAPTED, 0)[0], place, labels=LABELS, rng=Rng(0))
     generator.load_adapted(place)
     generator.prepare(LABELS)
     return generator
