@@ -156,7 +156,7 @@ def _check_groups(sets: Sequence[SampleSet]) -> None:
     if patterns and not any(s.by is not None and s.unmatched() < len(s.keys) for s in sets):
         names = ", ".join(repr(s.group(s.keys[0])) for s in sets)
         allowed = f"a regular expression that is found in names such as {names}"
-        raise ConfigError(f"{patterns[0]!r} is found in no name", where="group", allowed=allowed)
+        raise ConfigError(f"'{patterns[0]}' is found in no name", where="group", allowed=allowed)
 
 
 def _about(samples: SampleSet, sizes: Sizes) -> dict[str, Any]:

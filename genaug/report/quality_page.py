@@ -92,7 +92,7 @@ def told_groups(about: Mapping[str, Any]) -> str:
     if about["by"] is None:
         return f" from {about['groups']} conditions" if about["groups"] < about["images"] else ""
     alone = f", which is in the names of all but {about['unmatched']} images" if about["unmatched"] else ""
-    return f" in {about['groups']} groups by {about['by']!r}{alone}"
+    return f" in {about['groups']} groups by '{about['by']}'{alone}"
 
 
 def _charts(section: Section) -> list[tuple[Mapping[str, Any], Chart | None]]:

@@ -256,8 +256,8 @@ def test_frames_of_one_video_count_as_one(folder, registry, tmp_path):
         )
         assert (wide_high - wide_low) / (high - low) == pytest.approx(2, rel=0.15)  # the root of four equal frames
     first = next(quality_lines(grouped))
-    assert first.endswith(f"48 synthetic images in 12 groups by {by!r} against 48 real ones in 12 groups by {by!r}")
-    assert f"48 real images in 12 groups by {by!r} (8x6)" in Page(Path(grouped["page"]).read_text("utf-8")).text
+    assert first.endswith(f"48 synthetic images in 12 groups by '{by}' against 48 real ones in 12 groups by '{by}'")
+    assert f"48 real images in 12 groups by '{by}' (8x6)" in Page(Path(grouped["page"]).read_text("utf-8")).text
     few = write(opened(made, by=r"^v(\d)"), opened(own), registry, tmp_path / "few")  # v0 and v1
     assert few["sections"]["brightness"]["statistics"][0]["withheld"]
 
