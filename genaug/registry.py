@@ -221,7 +221,7 @@ class Registry:
         module, _, attribute = target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # whatever a foreign module raises at import
+        except (Exception, SystemExit) as error:  # whatever a foreign module raises at import
             what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
             raise PluginError(what, where=f"{component.kind} {component.name} -> {target}") from error
 
@@ -234,7 +234,7 @@ class Registry:
             caller = self._manager.subset_hook_caller("genaug_stage_finished", self._others(plugin))
             try:
                 caller(stage=stage, report=report)
-            except Exception:
+            except (Exception, SystemExit):
                 log.exception("plugin %s failed in genaug_stage_finished(%s)", plugin, stage)
 
 

@@ -186,17 +186,27 @@ def test_targets_fail_when_they_are_loaded_not_before(install: Install) -> None:
     assert registry.config_model(registry.component("filter", "absent")) is None
 
 
+def test_a_module_that_exits_at_import_is_an_error_and_ends_nothing(install: Install) -> None:
+    text = good("leaver", "leaver_plugin").replace('"leaver_plugin:Target"', '"leaver_target:Target"')
+    modules = {"leaver_plugin": text, "leaver_target": "raise SystemExit(0)"}
+    install("leaver-dist", modules, {"leaver": "leaver_plugin"})
+    registry = Registry(installed("leaver-dist"))
+    with pytest.raises(PluginError, match=r"filter leaver -> leaver_target:Target: SystemExit: 0"):
+        registry.load(registry.component("filter", "leaver"))
+
+
+@pytest.mark.parametrize("raised", ["ValueError('mine')", "SystemExit('mine')"])
 def test_observers_see_stages_and_their_failures_stop_nothing(
-    install: Install, caplog: pytest.LogCaptureFixture
+    install: Install, caplog: pytest.LogCaptureFixture, raised: str
 ) -> None:
     head = "from genaug import hookimpl\n@hookimpl\ndef genaug_stage_finished(stage, report):\n    "
-    modules = {"watch_a": head + "raise ValueError('mine')", "watch_b": head + "report['seen'] = stage"}
+    modules = {"watch_a": f"{head}raise {raised}", "watch_b": head + "report['seen'] = stage"}
     install("watchers", modules, {"a": "watch_a", "b": "watch_b"})
     report: dict[str, str] = {}
     with caplog.at_level(logging.ERROR, logger="genaug"):
         Registry(installed("watchers")).stage_finished("adapt", report)
     assert report == {"seen": "adapt"}
-    assert "ValueError: mine" in caplog.text
+    assert f"{raised.partition('(')[0]}: mine" in caplog.text
     assert len(caplog.records) == 1
 
 
