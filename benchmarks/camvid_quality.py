@@ -5,8 +5,8 @@
 First, untouched frames against untouched ones, where no flag tells of a generator: random halves of the blocks of time
 (the row is the share of halves with a flag), the second half of every drive against the first and the other way round,
 and each drive against the others. The bootstrap redraws single frames, blocks of time, or whole drives. A block is 500
-video frames, 17 labelled ones or 17 s: the figures of two frames of a drive that far apart are hardly correlated (rows
-`correlation`).
+video frames, 17 labelled ones or 17 s: the figures of two frames of a drive that far apart are no more alike than those
+of any two (rows `correlation`).
 
 Then the arms. Every second training frame is the real set. The other frames are changed: not at all (neighbours of the
 real ones, so this only shows that what changes below is due to the change), by a Gaussian blur of radius 1, halved and
