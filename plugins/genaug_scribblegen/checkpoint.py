@@ -125,8 +125,12 @@ def _config(controlnet: Any) -> str:
 
 def _card(base: str, about: Mapping[str, Any]) -> str:
     labels, hint, training = about["labels"], about["hint"], about["training"]
-    names = "\n".join(f"| {i} | {n} |" for i, n in labels["names"].items())
-    what = "a colour of VOC's palette per class id" if hint["kind"] == "rgb" else "a channel per class, ascending by id"
+    rgb = hint["kind"] == "rgb"
+    what = "a colour per class id" if rgb else "a channel per class, ascending by id"
+    rows = ["| id | class | hint: red, green, blue |", "|---|---|---|"] if rgb else ["| id | class |", "|---|---|"]
+    for i, name in [*labels["names"].items(), *([(labels["ignore_index"], "(unlabelled)")] if rgb else [])]:
+        rows.append(f"| {i} | {name} |" + (f" {', '.join(map(str, hint['colors'][str(i)]))} |" if rgb else ""))
+    table = "\n".join(rows)
     return f"""---
 library_name: diffusers
 base_model: {base}
@@ -141,6 +145,4 @@ Trained on {training["samples"]} scribbled images for {training["steps"]} steps;
 (id {labels["ignore_index"]}) like one more class. diffusers' own pipelines guide on the text; guidance on the scribble
 also needs `null_condition.safetensors`, the hint of no scribble.
 
-| id | class |
-|---|---|
-{names}"""
+{table}"""

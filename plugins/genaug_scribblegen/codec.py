@@ -59,7 +59,8 @@ class HintCodec(ABC):
 class RgbCodec(HintCodec):
     """A colour per class id: VOC's bit-reversal palette, 256 distinct colours, whatever colours the class table has.
 
-    Unlabelled pixels have the colour of the ignore index: (224, 224, 192) for 255, black only if that is 0.
+    Unlabelled pixels have the colour of the ignore index: (224, 224, 192) for 255, black only if that is 0. `colors`
+    holds red, green and blue (0 to 255) of every id and of the ignore index.
 
     Raises:
         ConfigError: An id outside 0..255.
@@ -77,13 +78,18 @@ class RgbCodec(HintCodec):
                 hint="Set hint: onehot, which has a channel for every class",
             )
         super().__init__(ids, ignore_index)
-        self._colors = torch.tensor([default_color(i) for i in (*self.ids, ignore_index)])
+        self.colors = {i: default_color(i) for i in (*self.ids, ignore_index)}
+        self._colors = torch.tensor(list(self.colors.values()))
         codes, self._order = _codes(self._colors).sort()
         self._codes = codes
 
     def encode(self, masks: Tensor) -> Tensor:  # noqa: D102
         colors = (self._colors.float() / 255).to(masks.device)
         return colors[self.positions(masks)].movedim(-1, 1).contiguous()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the hint, its colours included, for those who draw one without genaug."""
+        return {**super().describe(), "colors": {str(i): list(color) for i, color in self.colors.items()}}
 
     def decode(self, hints: Tensor) -> Tensor:  # noqa: D102
         codes = _codes((hints.movedim(1, -1) * 255).round().long())

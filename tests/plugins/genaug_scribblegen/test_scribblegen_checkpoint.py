@@ -90,7 +90,12 @@ def test_plain_diffusers_loads_and_runs_the_controlnet(made, make_network, input
     assert image.shape == (64, 64, 3)
     card = (made / "README.md").read_text()
     assert "library_name: diffusers" in card
-    assert "| 9 | potted plant |" in card
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert rows == [
+        "| id | class | hint: red, green, blue |", "|---|---|---|", "| 0 | background | 0, 0, 0 |",
+        "| 1 | dog | 128, 0, 0 |", "| 4 | cat | 0, 0, 128 |", "| 9 | potted plant | 192, 0, 0 |",
+        "| 255 | (unlabelled) | 224, 224, 192 |",
+    ]  # fmt: skip
 
 
 def test_the_controlnet_loads_where_there_is_no_genaug(made) -> None:
@@ -105,8 +110,24 @@ def test_the_controlnet_loads_where_there_is_no_genaug(made) -> None:
 def test_what_the_table_says(made) -> None:
     config = FORMAT.read(made)
     assert (config["method"], config["base"], config["revision"]) == ("scribblegen", "some/base", "abc")
-    assert config["hint"] == {"kind": "rgb", "channels": 3, "ids": [0, 1, 4, 9], "unlabelled": 255}
+    colors = {"0": [0, 0, 0], "1": [128, 0, 0], "4": [0, 0, 128], "9": [192, 0, 0], "255": [224, 224, 192]}
+    assert config["hint"] == {"kind": "rgb", "channels": 3, "ids": [0, 1, 4, 9], "unlabelled": 255, "colors": colors}
     assert load_file(made / NULL)["null_condition"].shape == (3, 64, 64)
+
+
+def test_a_hint_drawn_from_the_published_colours_alone_is_the_codecs(made) -> None:
+    table = json.loads((made / "genaug_config.json").read_text())["hint"]["colors"]
+    mask = torch.tensor([[[0, 1, 255], [9, 4, 4]]], dtype=torch.uint8)
+    hint = torch.tensor([[table[str(i)] for i in row] for row in mask[0].tolist()]).permute(2, 0, 1) / 255
+    assert torch.equal(make_codec("rgb", LABELS).encode(mask)[0], hint)
+
+
+def test_adapters_from_before_the_colours_were_written_load(folder) -> None:
+    path = folder / "genaug_config.json"
+    config = json.loads(path.read_text())
+    del config["hint"]["colors"]
+    path.write_text(json.dumps(config))
+    load(folder)
 
 
 def refused(folder: Path, message: str, **changes) -> None:
@@ -154,6 +175,7 @@ def test_hints_must_mean_what_they_meant(made, make_network, tmp_path) -> None:
     refused(made, "unlabelled 255, the class table of the recipe has 254", labels=LabelSpace({1: "dog"}, 254))
     load(made, labels=LabelSpace({1: "dog", 7: "unicorn"}))  # colours belong to ids
     onehot = save(make_network(make_pipeline(), 5), tmp_path / "onehot", hint="onehot")
+    assert "| 9 | potted plant |\n" in (onehot / "README.md").read_text()
     load(onehot, hint="onehot")
     refused(onehot, r"channels 5, the class table of the recipe has 3 \(2 classes\)", hint="onehot",
             labels=LabelSpace({1: "dog", 4: "cat"}))  # fmt: skip
