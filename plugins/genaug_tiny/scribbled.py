@@ -27,9 +27,9 @@ BATCH = 16
 EPOCHS = 12
 
 #: ScribbleGen's recipe. Adapting goes on from the ControlNet that genaug-tiny brings, since some thirty scribbled
-#: images are too few to teach one from nothing. 20 steps make images of this size; and guidance is 4 instead of 2, as
-#: for MatchMask, because this base binds more loosely than Stable Diffusion (`benchmarks/tiny_scribble_quality.py` has
-#: the figures, on other scenes). The rest is ScribbleGen's default.
+#: images are few for a whole one. 20 steps make images of this size; guidance is 4 instead of 2, as for MatchMask
+#: (`benchmarks/tiny_scribble_quality.py` measures how scribbles are followed at both). The rest is ScribbleGen's
+#: default.
 SCRIBBLE_RECIPE: dict[str, Any] = {
     "name": "quickstart-scribblegen",
     "labels": "labels.yaml",
