@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,7 +194,7 @@ def _download(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], into: 
 
 def _checked(folder: Path, where: str) -> Path:
     """Return `folder` if its content is safe to use."""
-    try:
+    with _refusals(where):
         if (folder / CONFIG).is_file():
             check_adapter(folder, where=where)
         elif (folder / DATASET).is_file():
@@ -201,9 +202,21 @@ def _checked(folder: Path, where: str) -> Path:
         else:
             for path in sorted(folder.rglob("*.safetensors")):
                 check_weights(path, where=f"{where}, {path.relative_to(folder).as_posix()}")
+    return folder
+
+
+@contextmanager
+def _refusals(where: str) -> Iterator[None]:
+    """Refuse what a look at hostile files fails over, in whatever way."""
+    try:
+        yield
+    except (GenaugError, OSError):  # already a refusal, or of this machine
+        raise
     except RecursionError:
         raise HubError("a table nested too deeply", where=where, hint="Do not trust it") from None
-    return folder
+    except Exception as error:
+        found = f"its content cannot be checked ({type(error).__name__})"
+        raise HubError(found, where=where, hint="Do not trust it") from error
 
 
 def _is_there(target: Path, wanted: Sequence[RemoteFile]) -> bool:
@@ -262,7 +275,7 @@ def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Pa
                 path.unlink()
     try:
         if _is_packed(wanted):
-            with system_errors("write", partial):
+            with system_errors("write", partial), _refusals(str(listing.ref)):
                 unpack_store(partial, where=str(listing.ref))
         _checked(partial, str(listing.ref))
     except GenaugError as error:

@@ -112,10 +112,18 @@ BAD = {
     "pickled dtype": (safetensors({"a": {**ONE, "dtype": "object"}}, bytes(8)), "describes 'a' wrongly"),
     "wrong shape": (
         safetensors({"a": {**ONE, "shape": [3]}}, bytes(8)),
-        r"shape \[3\] of F32 does not fit its 8 bytes",
+        r"shape \[3\] of F32 does not fit its bytes",
     ),
-    "negative": (safetensors({"a": {**ONE, "shape": [-2]}}, bytes(8)), "does not fit"),
-    "true": (safetensors({"a": {**ONE, "shape": [True]}}, bytes(8)), "does not fit"),
+    "negative": (safetensors({"a": {**ONE, "shape": [-2]}}, bytes(8)), "describes 'a' wrongly"),
+    "true": (safetensors({"a": {**ONE, "shape": [True]}}, bytes(8)), "describes 'a' wrongly"),
+    "text as a size": (safetensors({"a": {**ONE, "shape": ["a", 10**14]}}, bytes(8)), "describes 'a' wrongly"),
+    "list as a size": (safetensors({"a": {**ONE, "shape": [[1], 10**14]}}, bytes(8)), "describes 'a' wrongly"),
+    "text as a shape": (safetensors({"a": {**ONE, "shape": "2"}}, bytes(8)), "describes 'a' wrongly"),
+    "long sizes": (safetensors({"a": {**ONE, "shape": [10**4000] * 200}}, bytes(8)), "describes 'a' wrongly"),
+    "many sizes": (safetensors({"a": {**ONE, "shape": [2**62] * 100_000}}, bytes(8)), "describes 'a' wrongly"),
+    "texts as offsets": (safetensors({"a": {**ONE, "data_offsets": ["0", "8"]}}, bytes(8)), "describes 'a' wrongly"),
+    "no offset": (safetensors({"a": {**ONE, "data_offsets": [0, None]}}, bytes(8)), "describes 'a' wrongly"),
+    "list as an offset": (safetensors({"a": {**ONE, "data_offsets": [0, [8]]}}, bytes(8)), "describes 'a' wrongly"),
     "huge shape": (safetensors({"a": {**ONE, "shape": [2**62, 2**62]}}, bytes(8)), "does not fit"),
     "beyond the end": (safetensors({"a": {**ONE, "shape": [4], "data_offsets": [0, 16]}}, bytes(8)), "does not fit"),
     "overlap": (safetensors({"a": ONE, "b": ONE}, bytes(8)), "does not fit"),
@@ -137,10 +145,18 @@ def test_weights_that_are_not_what_they_say(tmp_path, name) -> None:
     assert len(str(error.value)) < 600
 
 
-@pytest.mark.parametrize("name", ["huge header", "wrong shape", "nan"])
+@pytest.mark.parametrize("name", ["huge header", "wrong shape", "texts as offsets", "nan"])
 def test_such_weights_in_a_repository(hub, tmp_path, name) -> None:
     data, message = BAD[name]
     refused(hub, tmp_path, repository(tmp_path, data=data), message, AdapterError)
+
+
+def test_a_check_that_fails_itself_is_a_refusal(hub, tmp_path, monkeypatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("genaug.hub.pull.check_adapter", broken)
+    refused(hub, tmp_path, repository(tmp_path), r"its content cannot be checked \(MemoryError\)", HubError)
 
 
 @pytest.mark.parametrize(
