@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 GROUP = "genaug"
+OWN = "genaug"  # the distribution that keeps its names when a foreign plugin takes one of them
+Key = tuple[str, str]  # kind and name
 log = logging.getLogger("genaug")
 
 
@@ -65,8 +67,11 @@ class Registry:
             that ``GENAUG_DISABLE_PLUGINS`` (comma separated) names.
         strict: Raise on the first broken plugin instead of listing it. Default: ``GENAUG_STRICT_PLUGINS=1``.
 
+    A plugin that provides a name of genaug's own is broken. Where two others provide the same name both are, and
+    whoever asks for that name is told.
+
     Raises:
-        PluginError: Two plugins provide the same name (always), or a plugin is broken (`strict` only).
+        PluginError: A plugin is broken (`strict` only).
     """
 
     def __init__(
@@ -76,11 +81,13 @@ class Registry:
         self.plugins: list[PluginRecord] = []
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
-        self._owners: dict[tuple[str, str], tuple[PluginRecord, Component | str]] = {}
+        self._clashes: dict[Key, str] = {}
         found = metadata.entry_points(group=GROUP) if entry_points is None else entry_points
         disabled = {n.strip() for n in os.environ.get("GENAUG_DISABLE_PLUGINS", "").split(",") if n.strip()}
         for entry in sorted(found, key=lambda e: (e.name, e.value)):
             self._load(entry, disabled=entry.name in disabled)
+        self._settle()
+        self._values = {key: value for p in self.plugins for key, value in _provided(p.components, p.recipes)}
 
     # ------------------------------------------------------------------ loading
 
@@ -92,16 +99,9 @@ class Registry:
         if disabled:
             return
         try:
-            # Two distributions may call their entry points alike; together with the distribution names are unique.
-            components, recipes = self._collect(entry.load(), f"{record.distribution}:{record.name}")
+            record.components, record.recipes = self._collect(entry.load(), _hook_name(record))
         except (Exception, SystemExit) as error:  # scripts taken for plugins call sys.exit() at import
             self._broken(record, error)
-            return
-        for component in components:
-            self._claim(component.kind, component.name, record, component)
-        for name, path in recipes.items():
-            self._claim("recipe", name, record, path)
-        record.components, record.recipes = components, recipes
 
     def _collect(self, module: ModuleType, name: str) -> tuple[list[Component], dict[str, str]]:
         try:
@@ -114,9 +114,7 @@ class Registry:
                 components += list(part)
             for extra in self._manager.subset_hook_caller("genaug_recipes", self._others(module))():
                 recipes.update(extra)
-            bad = [c for c in components if not isinstance(c, Component)]
-            if bad:
-                raise PluginError(f"genaug_components yielded {bad[0]!r}", allowed="genaug.Component records")
+            self._check_parts(components, recipes)
         except BaseException:
             if self._manager.get_plugin(name) is module:  # older pluggy registers before it validates
                 self._manager.unregister(name=name)
@@ -137,6 +135,49 @@ class Registry:
         for name in known.intersection(vars(module)).difference(found):
             raise PluginError(f"{name} is not marked as a hook", hint="Put @genaug.hookimpl above it")
 
+    @staticmethod
+    def _check_parts(components: list[Component], recipes: dict[str, str]) -> None:
+        for component in components:
+            if not isinstance(component, Component):
+                raise PluginError(f"genaug_components yielded {component!r}", allowed="genaug.Component records")
+        for name, path in recipes.items():
+            if not (isinstance(name, str) and isinstance(path, str)):
+                raise PluginError(
+                    f"genaug_recipes returned {name!r}: {path!r}", allowed="name: 'package:path/inside/package.yaml'"
+                )
+        seen = set()
+        for key, _ in _provided(components, recipes):
+            if key in seen:
+                raise PluginError(f"genaug_components yielded {key[0]} {key[1]!r} twice")
+            seen.add(key)
+
+    def _settle(self) -> None:
+        """Take out plugins that provide the same name: those that took one of genaug's, then those that share one."""
+        for key, owners in self._shared():
+            own = [p for p in owners if p.distribution == OWN]
+            if len(own) == 1:
+                for record in owners:
+                    if record is not own[0]:
+                        self._refuse(record, _clash(key, owners))
+        for key, owners in self._shared():
+            self._clashes[key] = _clash(key, owners)
+            for record in owners:
+                self._refuse(record, self._clashes[key])
+
+    def _shared(self) -> list[tuple[Key, list[PluginRecord]]]:
+        """Return the names that several plugins provide, with those plugins."""
+        owners: dict[Key, list[PluginRecord]] = {}
+        for record in self.plugins:
+            for key, _ in _provided(record.components, record.recipes):
+                owners.setdefault(key, []).append(record)
+        return [(key, records) for key, records in owners.items() if len(records) > 1]
+
+    def _refuse(self, record: PluginRecord, told: str) -> None:
+        if record.error is None:  # it may share several names
+            record.components, record.recipes = [], {}
+            self._manager.unregister(name=_hook_name(record))
+            self._broken(record, PluginError(told))
+
     def _broken(self, record: PluginRecord, error: BaseException) -> None:
         record.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
         if self.strict:
@@ -148,28 +189,18 @@ class Registry:
             stacklevel=4,
         )
 
-    def _claim(self, kind: str, name: str, record: PluginRecord, value: Component | str) -> None:
-        taken = self._owners.get((kind, name))
-        if taken is not None:
-            other = taken[0]
-            raise PluginError(
-                f"{kind} {name!r} is provided by both {other.name!r} ({other.distribution}) and "
-                f"{record.name!r} ({record.distribution})",
-                hint=f"Uninstall one, or set GENAUG_DISABLE_PLUGINS to {other.name!r} or {record.name!r}",
-            )
-        self._owners[(kind, name)] = (record, value)
-
     # ------------------------------------------------------------------ lookups
 
     def names(self, kind: str) -> list[str]:
         """Return the sorted names of one kind (``"recipe"`` included)."""
-        return sorted(n for k, n in self._owners if k == kind)
+        return sorted(n for k, n in self._values if k == kind)
 
     def component(self, kind: str, name: str, *, where: str | None = None) -> Component:
         """Return the record of a component.
 
         Raises:
             UnknownComponentError: Nobody provides it; broken plugins are named, since they might.
+            PluginError: Several plugins do.
         """
         value = self._find(kind, name, where=where)
         assert isinstance(value, Component)
@@ -182,8 +213,10 @@ class Registry:
         return value
 
     def _find(self, kind: str, name: str, *, where: str | None) -> Component | str:
+        if (kind, name) in self._clashes:
+            raise PluginError(self._clashes[kind, name], where=where)
         try:
-            return self._owners[(kind, name)][1]
+            return self._values[kind, name]
         except KeyError:
             hint = did_you_mean(name, self.names(kind))
             broken = [f"{p.name} ({p.error})" for p in self.plugins if p.error]
@@ -236,6 +269,26 @@ class Registry:
                 caller(stage=stage, report=report)
             except (Exception, SystemExit):
                 log.exception("plugin %s failed in genaug_stage_finished(%s)", plugin, stage)
+
+
+def _hook_name(record: PluginRecord) -> str:
+    """Return what pluggy knows a plugin as: two distributions may call their entry points alike."""
+    return f"{record.distribution}:{record.name}"
+
+
+def _provided(components: Iterable[Component], recipes: Mapping[str, str]) -> Iterator[tuple[Key, Component | str]]:
+    for component in components:
+        yield (component.kind, component.name), component
+    for name, path in recipes.items():
+        yield ("recipe", name), path
+
+
+def _clash(key: Key, owners: list[PluginRecord]) -> str:
+    listed = " and ".join(f"{p.name!r} ({p.distribution})" for p in owners)
+    foreign = " or ".join(repr(p.name) for p in owners if p.distribution != OWN)
+    return (
+        f"{key[0]} {key[1]!r} is provided by both {listed}. Uninstall one, or set GENAUG_DISABLE_PLUGINS to {foreign}"
+    )
 
 
 def is_installed(module: str) -> bool:

@@ -38,7 +38,7 @@ def examine(*, devices: bool = False) -> dict[str, Any]:
     required, extras = _libraries(problems)
     try:
         plugins = installed()
-    except GenaugError as error:  # two plugins clash
+    except GenaugError as error:  # a broken one, with GENAUG_STRICT_PLUGINS=1
         plugins = []
         problems.append(str(error))
     problems += [f"plugin {p.name} ({p.distribution} {p.version}) is broken: {p.error}" for p in plugins if p.error]

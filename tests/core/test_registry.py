@@ -68,6 +68,16 @@ def test_a_good_plugin_is_listed_with_its_distribution(install: Install) -> None
             "def genaug_components():\n    yield Component('filtre', 'a', 'm:C')",
             "component kind 'filtre'",
         ),
+        (
+            good("twice", "bad_plugin").replace("    yield ", "    for _ in 'ab': yield "),
+            "yielded filter 'twice' twice",
+        ),
+        (
+            "from genaug import hookimpl\n@hookimpl\ndef genaug_recipes(): return {7: 'm:a'}",
+            "genaug_recipes returned 7",
+        ),
+        ("from genaug import hookimpl\n@hookimpl\ndef genaug_recipes(): return {'a': 7}", "returned 'a': 7"),
+        ("from genaug import hookimpl\n@hookimpl\ndef genaug_recipes(): return 7", "TypeError"),
     ],
 )
 def test_a_broken_plugin_is_kept_with_its_error_and_harms_no_other(install: Install, text: str, told: str) -> None:
@@ -117,18 +127,48 @@ def test_disabled_plugins_are_not_even_imported(install: Install, monkeypatch: p
     assert "off_plugin" not in sys.modules
 
 
-def test_a_name_provided_twice_names_both_owners_and_the_way_out(
+def test_a_name_of_two_plugins_is_nobodys_and_names_both_when_asked_for(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install("one-dist", {"one_plugin": good("same", "one_plugin")}, {"one": "one_plugin"})
     install("two-dist", {"two_plugin": good("same", "two_plugin")}, {"two": "two_plugin"})
+    install("good-dist", {"calm_plugin": good("calm", "calm_plugin")}, {"calm": "calm_plugin"})
+    found = installed("one-dist", "two-dist", "good-dist")
     told = r"filter 'same' is provided by both 'one' \(one-dist\) and 'two' \(two-dist\)"
+    with pytest.warns(PluginWarning, match=told) as warned:
+        registry = Registry(found)
+    assert len(warned) == 2
+    assert [(p.name, p.error is None, len(p.components)) for p in registry.plugins] == [
+        ("calm", True, 1), ("one", False, 0), ("two", False, 0),
+    ]  # fmt: skip
+    assert registry.names("filter") == ["calm"]
+    assert registry.names("recipe") == ["calm-recipe"]
     with pytest.raises(PluginError, match=told) as error:
-        Registry(installed("one-dist", "two-dist"))
+        registry.component("filter", "same", where="filters.0")
+    assert str(error.value).startswith("filters.0: ")
     assert "GENAUG_DISABLE_PLUGINS to 'one' or 'two'" in str(error.value)
+    with pytest.raises(PluginError, match=r"recipe 'same-recipe' is provided by both"):
+        registry.recipe_path("same-recipe")
+    with pytest.raises(PluginError, match=told):
+        Registry(found, strict=True)
     monkeypatch.setenv("GENAUG_DISABLE_PLUGINS", "two")
-    registry = Registry(installed("one-dist", "two-dist"))
-    assert registry.component("filter", "same").target == "one_plugin:Target"
+    assert Registry(found).component("filter", "same").target == "one_plugin:Target"
+
+
+def test_who_takes_a_name_of_genaugs_own_is_broken_and_genaug_is_not(install: Install) -> None:
+    thief = good("folder", "thief_plugin").replace('"filter"', '"source"')
+    thief = thief.replace("folder-recipe", "rest-recipe")  # free again once the thief is out
+    install("thief-dist", {"thief_plugin": thief}, {"thief": "thief_plugin"})
+    install("rest-dist", {"rest_plugin": good("rest", "rest_plugin")}, {"rest": "rest_plugin"})
+    core = [e for e in metadata.entry_points(group=GROUP) if (e.dist and e.dist.name, e.name) == ("genaug", "core")]
+    with pytest.warns(
+        PluginWarning, match=r"source 'folder' is provided by both 'core' \(genaug\) and 'thief'"
+    ) as told:
+        registry = Registry([*core, *installed("thief-dist", "rest-dist")])
+    assert len(told) == 1
+    assert [p.name for p in registry.plugins if p.error] == ["thief"]
+    assert registry.component("source", "folder").target.startswith("genaug.")
+    assert registry.recipe_path("rest-recipe") == "rest_plugin:recipe.yaml"
 
 
 def test_two_distributions_may_call_their_entry_points_alike(install: Install) -> None:
