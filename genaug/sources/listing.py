@@ -12,6 +12,7 @@ from genaug.errors import DataError
 from genaug.sources.survey import Finding
 
 _NO_LIST_HINT = "Add the files, or name the samples to use in a list file (labeled: list.txt)"
+_FETCH_HINT = "Fetch what the link stands for (git annex get, datalad get, dvc pull), or remove it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +91,18 @@ def _scan_masks(layout: Layout, findings: list[Finding]) -> dict[str, Path]:
 def _scan(
     layout: Layout, folder: Path, suffixes: Sequence[str], kind: str, findings: list[Finding], *, skip: str = ""
 ) -> dict[str, Path]:
-    """Return id -> file; a second file of the same id is a finding."""
+    """Return id -> file; a second file of the same id is a finding, and what looks like one and is none."""
     result: dict[str, Path] = {}
     endings: Counter[str] = Counter()
-    for path in sorted(_files(folder, layout, kind)):
+    for path, there in sorted(_files(folder, layout, kind)):
         if skip and path.name.lower().endswith(skip):
             continue
         sample_id = strip_suffix(path.name, suffixes)
+        # Without an ending it may stand for a sub-folder.
+        if not there and (sample_id is not None or (layout.recursive and not path.suffix)):
+            findings.append(
+                Finding("links to nothing, or other entries that are no file", layout.name(path), _FETCH_HINT)
+            )
         if sample_id is None:
             endings[path.suffix] += 1
         elif sample_id in result:
@@ -115,21 +121,28 @@ def _scan(
     return result
 
 
-def _files(folder: Path, layout: Layout, kind: str) -> Iterator[Path]:
-    """Yield the files of a folder; hidden ones, which file managers and notebooks leave behind, do not count."""
+def _files(folder: Path, layout: Layout, kind: str) -> Iterator[tuple[Path, bool]]:
+    """Yield what a folder holds besides folders, and whether it is a file: links may lead nowhere."""
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
         raise DataError(f"the folder of {kind}s {layout.name(folder)} {what}")
     try:
-        for parent, folders, files in os.walk(folder, onerror=_raise):
-            folders[:] = sorted(f for f in folders if not f.startswith(".")) if layout.recursive else []
-            yield from (Path(parent, f) for f in files if not f.startswith("."))
+        yield from _walk(folder, recursive=layout.recursive)
     except OSError as error:
         raise DataError(f"the folder of {kind}s cannot be read: {error}") from error
 
 
-def _raise(error: OSError) -> None:
-    raise error  # os.walk swallows errors unless told
+def _walk(folder: Path, *, recursive: bool) -> Iterator[tuple[Path, bool]]:
+    """Do what `_files` does; hidden entries, which file managers and notebooks leave behind, do not count."""
+    with os.scandir(folder) as entries:
+        found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in found:
+        path = Path(entry.path)
+        # Only links need a look at the disk, which takes long in network folders.
+        if not (path.is_dir() if entry.is_symlink() else entry.is_dir()):
+            yield path, path.is_file() if entry.is_symlink() else entry.is_file()
+        elif recursive and not entry.is_symlink():
+            yield from _walk(path, recursive=True)
 
 
 def strip_suffix(name: str, suffixes: Sequence[str]) -> str | None:
@@ -178,6 +191,8 @@ def _listed(layout: Layout, images: dict[str, Path], masks: dict[str, Path], fin
         for kind, folder, path in (("image", layout.images, entry.image), ("mask", layout.masks, entry.mask)):
             if folder is not None and (path is None or not path.is_file()):
                 hint = f"Looked in {layout.name(folder)}; mend {layout.name(layout.labeled)} or the file names"
+                if path is not None and path.is_symlink():
+                    hint = _FETCH_HINT
                 result.findings.append(Finding(f"listed samples without {kind} file", place, hint))
     # Of what lies in the folders only the listed samples matter.
     names = tuple(f"{sample_id} (" for sample_id in result.entries)

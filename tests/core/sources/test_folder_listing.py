@@ -176,6 +176,28 @@ def test_cityscapes_as_it_comes(tmp_path: Path) -> None:
     assert (list(listed.ids()), listed.check()) == (["aachen_000_019"], [])
 
 
+@pytest.mark.parametrize(("kind", "partner"), [("images", "masks"), ("masks", "images")])
+def test_links_to_nothing_are_told_before_load_stumbles(write_pairs: Write, kind: str, partner: str) -> None:
+    """git-annex, datalad and DVC leave such links where content was not fetched."""
+    root = write_pairs({"a": mask(0), "b": mask(1)})
+    (root / kind / "b.png").unlink()
+    (root / kind / "b.png").symlink_to("../.git/annex/objects/b.png")
+    (root / kind / "loop.png").symlink_to("loop.png")
+    (root / kind / "notes.txt").symlink_to("nowhere.txt")  # no picture's ending: none of ours
+    source = folder(root)
+    linked, alone = source.check()
+    assert linked.startswith(f"links to nothing, or other entries that are no file: 2x: {kind}/b.png, {kind}/loop.png.")
+    assert "git annex get" in linked
+    assert "dvc pull" in linked
+    assert f"{kind} without {partner[:-1]}: 1x: {kind}/loop.png" in alone
+    with pytest.raises(DataError, match=f"sample b: {kind}/b.png: the file does not exist"):
+        source.load("b")
+    (root / "list.txt").write_text("b\n")
+    (listed,) = folder(root, labeled="list.txt").check()
+    assert "b (line 1)" in listed
+    assert "dvc pull" in listed
+
+
 # ---------------------------------------------------------------------- lists
 
 

@@ -148,3 +148,15 @@ def test_black_and_white_masks_and_ids_without_name_are_told_with_files(tmp_path
     problems = source({0: "sky", 1: "car"}, **data).check()
     assert any("id 9 is not in the class table: 1x: SegmentationClass/b.png" in p for p in problems)
     assert any("cannot be read: 1x: SegmentationClass/a.png" in p for p in problems)
+
+
+def test_unfetched_files_of_any_layout_are_told(tmp_path, cityscapes, picture, source):
+    for kind, pixels in (("images", RGB), ("annotations", np.ones((2, 3)))):
+        picture(tmp_path / f"{kind}/training/a.png", pixels)
+        (tmp_path / f"{kind}/training/b.png").symlink_to("../../.git/annex/objects/b")
+    (cityscapes / "gtFine/train/bonn").symlink_to("not/mounted")
+    ade = source("ade150", format="ade20k", root=".", reduce_zero_label=False)
+    told = "links to nothing, or other entries that are no file"
+    assert [p.split(". ")[0] for p in ade.check()] == [f"{told}: 2x: images/training/b.png, annotations/training/b.png"]
+    (problem,) = source("cityscapes19", format="cityscapes", root=".", ids="trainIds").check()
+    assert problem.startswith(f"{told}: 1x: gtFine/train/bonn")
