@@ -226,8 +226,24 @@ class Registry:
             raise UnknownComponentError(f"no {kind} is called {name!r}", where=where, hint=hint) from None
 
     def config_model(self, component: Component) -> type[BaseModel] | None:
-        """Import and return the pydantic model of a component's options, None if it takes none."""
-        return None if component.config is None else self._import(component, component.config)
+        """Import and return the pydantic model of a component's options, None if it takes none.
+
+        Raises:
+            PluginError: It cannot be imported, is no pydantic model, or refers to types that do not exist.
+        """
+        if component.config is None:
+            return None
+        from pydantic import BaseModel  # listing plugins does without
+
+        model = self._import(component, component.config)
+        where = f"{component.kind} {component.name} -> {component.config}"
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise PluginError("not a pydantic model", where=where, allowed="a class derived from genaug.config.Options")
+        try:
+            model.model_rebuild()  # does nothing where all types are known
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{type(error).__name__}: {' '.join(str(error).split())}", where=where) from error
+        return model
 
     def load(self, component: Component) -> Any:
         """Import and return a component's implementation.

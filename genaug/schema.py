@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from genaug.component_config import ComponentConfig
 from genaug.config import Options, RecipeConfig
-from genaug.errors import PluginError
+from genaug.errors import PluginError, PluginWarning
 from genaug.labels import named_sets
 from genaug.registry import Registry, default_registry
 from genaug.step_config import TermConfig
@@ -20,7 +21,7 @@ from genaug.step_config import TermConfig
 Schema = dict[str, Any]
 
 #: Where a recipe names components: (model, key) -> kind.
-_PLACES = {
+_PLACES: dict[tuple[type[BaseModel], str], str] = {
     (RecipeConfig, "data"): "source",
     (RecipeConfig, "conditions"): "source",
     (RecipeConfig, "generator"): "generator",
@@ -47,21 +48,19 @@ def recipe_schema(registry: Registry | None = None) -> Schema:
 
     Args:
         registry: Whose components are described; everything installed by default. Those whose options cannot be
-            imported are left out.
+            imported or described are left out, with a `PluginWarning`.
     """
     registry = registry or default_registry()
     models = {kind: _option_models(registry, kind) for kind in _KINDS}
-    every: list[type[BaseModel]] = [RecipeConfig, *(model for table in models.values() for model in table.values())]
-    refs, whole = models_json_schema([(model, "validation") for model in dict.fromkeys(every)])
-    definitions: Schema = whole["$defs"]
-    for model, key in _PLACES:
-        _point(definitions[model.__name__]["properties"][key], _PLACES[model, key])
+    options = [model for table in models.values() for model in table.values()]
+    names, definitions = _definitions([RecipeConfig, TermConfig, *options])
+    for place, key in _PLACES:
+        _point(definitions[names[place]]["properties"][key], _PLACES[place, key])
     for kind, table in models.items():
         for name, model in table.items():
-            fields = definitions[refs[model, "validation"]["$ref"].rpartition("/")[2]]
-            definitions[f"{kind}.{name}"] = _with_name(fields, kind)
+            definitions[f"{kind}.{name}"] = _with_name(definitions[names[model]], kind)
         definitions[kind] = _choice(registry, kind, list(table))
-    recipe = _recipe(definitions["RecipeConfig"], registry)
+    recipe = _recipe(definitions[names[RecipeConfig]], registry)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", **recipe, "title": "genaug recipe"}
     return {**head, "$defs": _reached(recipe, definitions)}
 
@@ -69,9 +68,24 @@ def recipe_schema(registry: Registry | None = None) -> Schema:
 def _option_models(registry: Registry, kind: str) -> dict[str, type[BaseModel]]:
     models: dict[str, type[BaseModel]] = {}
     for name in registry.names(kind):
-        with suppress(PluginError):  # whoever uses it is told; the others still get a schema
-            models[name] = registry.config_model(registry.component(kind, name)) or _NoOptions
+        try:
+            model = registry.config_model(registry.component(kind, name)) or _NoOptions
+            names, definitions = _definitions([model])
+            _with_name(definitions[names[model]], kind)
+        except Exception as error:  # a stranger's model may hold, and do, anything
+            told = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            what = f"The options of {kind} {name!r} cannot be described, so the schema leaves it out: {told}"
+            warnings.warn(what, PluginWarning, stacklevel=3)
+        else:
+            models[name] = model
     return models
+
+
+def _definitions(models: Iterable[type[BaseModel]]) -> tuple[dict[type[BaseModel], str], Schema]:
+    """Return under which name each model is described, and the descriptions; pydantic keeps namesakes apart."""
+    every = list(dict.fromkeys(models))
+    refs, whole = models_json_schema([(model, "validation") for model in every])
+    return {model: refs[model, "validation"]["$ref"].rpartition("/")[2] for model in every}, whole["$defs"]
 
 
 def _point(field: Schema, kind: str) -> None:

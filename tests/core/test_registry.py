@@ -196,6 +196,7 @@ def test_names_near_a_wrong_one_are_suggested(install: Install) -> None:
 
 
 LOADS = """
+from pydantic import BaseModel
 from genaug import Component, hookimpl
 
 @hookimpl
@@ -204,8 +205,13 @@ def genaug_components():
     yield Component("filter", "foreign", "loads_plugin:A", requires=("no_such_module",))
     yield Component("filter", "absent", "loads_plugin:B")
     yield Component("filter", "raising", "loads_target:A", config="loads_plugin:Options")
+    yield Component("filter", "plain", "loads_plugin:A", config="loads_plugin:Plain")
+    yield Component("filter", "open", "loads_plugin:A", config="loads_plugin:Open")
 
-class Options: ...
+class Options(BaseModel): ...
+class Plain: ...
+class Open(BaseModel):
+    of: "Nowhere"
 """
 
 
@@ -224,6 +230,10 @@ def test_targets_fail_when_they_are_loaded_not_before(install: Install) -> None:
     with pytest.raises(PluginError, match="RuntimeError: no licence"):
         registry.load(registry.component("filter", "raising"))
     assert registry.config_model(registry.component("filter", "absent")) is None
+    with pytest.raises(PluginError, match=r"filter plain -> loads_plugin:Plain: not a pydantic model"):
+        registry.config_model(registry.component("filter", "plain"))
+    with pytest.raises(PluginError, match=r"filter open -> loads_plugin:Open: .*'Nowhere' is not defined"):
+        registry.config_model(registry.component("filter", "open"))
 
 
 def test_a_module_that_exits_at_import_is_an_error_and_ends_nothing(install: Install) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from importlib import resources
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata, resources
 from typing import Any
 
 import jsonschema
@@ -14,8 +14,9 @@ import pytest
 
 from genaug import Component
 from genaug.config import merge, parse
+from genaug.errors import PluginWarning
 from genaug.recipe import load_recipe
-from genaug.registry import Registry, default_registry
+from genaug.registry import GROUP, Registry, default_registry
 from genaug.schema import recipe_schema
 
 RECIPES = default_registry().names("recipe")
@@ -98,8 +99,40 @@ def test_a_component_whose_options_cannot_be_imported_is_left_out(monkeypatch: p
     monkeypatch.setattr(
         registry, "component", lambda kind, n, **k: broken if (kind, n) == ("mixer", name) else known(kind, n, **k)
     )
-    schema = recipe_schema(registry)
+    with pytest.warns(PluginWarning, match=f"options of mixer '{name}' cannot be described.*nowhere"):
+        schema = recipe_schema(registry)
     assert schema["$defs"]["mixer"]["properties"]["use"]["enum"] == registry.names("mixer")[1:]
+
+
+ODD = """
+from collections.abc import Callable
+from pydantic import BaseModel
+from genaug import Component, hookimpl
+
+@hookimpl
+def genaug_components():
+    for name in ("Open", "Plain", "Calls", "RecipeConfig"):
+        yield Component("filter", name.lower(), "odd_plugin:A", config=f"odd_plugin:{name}")
+
+class Open(BaseModel):
+    of: "Nowhere"
+class Plain: ...
+class Calls(BaseModel):
+    what: Callable[[int], int] = abs
+class RecipeConfig(BaseModel):
+    share: float = 0.5
+"""
+
+
+def test_models_that_cannot_be_described_harm_no_other(install: Callable[..., None]) -> None:
+    install("odd-dist", {"odd_plugin": ODD}, {"odd": "odd_plugin"})
+    found = [e for e in metadata.entry_points(group=GROUP) if e.dist and (e.dist.name, e.name) == ("odd-dist", "odd")]
+    with pytest.warns(PluginWarning, match="cannot be described") as warned:
+        schema = recipe_schema(Registry(found))
+    assert [w.message.args[0].split("'")[1] for w in warned] == ["calls", "open", "plain"]  # type: ignore[union-attr]
+    assert schema["$defs"]["filter"]["properties"]["use"]["enum"] == ["recipeconfig"]
+    assert set(schema["$defs"]["filter.recipeconfig"]["properties"]) == {"use", "name", "share"}
+    assert schema["properties"]["filters"]["items"] == {"$ref": "#/$defs/filter"}  # a namesake of the recipe's model
 
 
 def test_the_verb_prints_it_without_heavy_imports() -> None:
