@@ -127,22 +127,28 @@ def _files(folder: Path, layout: Layout, kind: str) -> Iterator[tuple[Path, bool
         what = "is no folder" if folder.exists() else "does not exist"
         raise DataError(f"the folder of {kind}s {layout.name(folder)} {what}")
     try:
-        yield from _walk(folder, recursive=layout.recursive)
+        yield from _walk(folder, {folder.resolve()} if layout.recursive else None)
     except OSError as error:
         raise DataError(f"the folder of {kind}s cannot be read: {error}") from error
 
 
-def _walk(folder: Path, *, recursive: bool) -> Iterator[tuple[Path, bool]]:
-    """Do what `_files` does; hidden entries, which file managers and notebooks leave behind, do not count."""
+def _walk(folder: Path, known: set[Path] | None) -> Iterator[tuple[Path, bool]]:
+    """Do what `_files` does; hidden entries, which file managers and notebooks leave behind, do not count.
+
+    Links to folders are followed, but into no folder twice: they may lead back to where they lie. `known` has the
+    places of the folders so far; None keeps out of sub-folders.
+    """
     with os.scandir(folder) as entries:
-        found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        # Links come last, so that files have their own names rather than those of links beside them.
+        found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: (e.is_symlink(), e.name))
     for entry in found:
         path = Path(entry.path)
         # Only links need a look at the disk, which takes long in network folders.
         if not (path.is_dir() if entry.is_symlink() else entry.is_dir()):
             yield path, path.is_file() if entry.is_symlink() else entry.is_file()
-        elif recursive and not entry.is_symlink():
-            yield from _walk(path, recursive=True)
+        elif known is not None and (place := path.resolve()) not in known:
+            known.add(place)
+            yield from _walk(path, known)
 
 
 def strip_suffix(name: str, suffixes: Sequence[str]) -> str | None:

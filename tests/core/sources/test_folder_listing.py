@@ -152,6 +152,25 @@ def test_one_folder_for_both_and_long_endings(tmp_path: Path) -> None:
     assert (list(source.ids()), source.check()) == (["a", "b"], [])
 
 
+def test_linked_sub_folders_count_once(tmp_path: Path) -> None:
+    """A city may lie on another disk; links to what was seen, or back to the top, add nothing."""
+    root = touch(tmp_path / "set", "images/a/x.png", "masks/a/x.png")
+    store = touch(tmp_path / "store", "images/y.png", "masks/y.png")
+    for kind in ("images", "masks"):
+        (root / kind / "b").symlink_to(store / kind)
+        (root / kind / "a/top").symlink_to(root / kind)
+        (root / kind / "0").symlink_to(root / kind / "a")
+        (store / kind / "again").symlink_to(".")
+    source = folder(root, recursive=True)
+    assert (list(source.ids()), source.check()) == (["x", "y"], [])
+    assert source.load("x").meta["image_file"] == "images/a/x.png"
+    assert source.load("y").meta["mask_file"] == "masks/b/y.png"
+    (root / "list.txt").write_text("b/y.png\n")
+    assert (list(folder(root, recursive=True, labeled="list.txt").ids()), source.check()) == (["y"], [])
+    with pytest.raises(DataError, match="recursive: true"):
+        folder(root).ids()
+
+
 def test_cityscapes_as_it_comes(tmp_path: Path) -> None:
     for stem in ("aachen/aachen_000_019", "bonn/bonn_000_007"):
         touch(tmp_path, f"leftImg8bit/train/{stem}_leftImg8bit.png", f"gtFine/train/{stem}_gtFine_labelTrainIds.png")
