@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from genaug.engine.progress import bar
 from genaug.errors import ConfigError, DataError, StoreError
 from genaug.labels import LabelSpace
 from genaug.store import SampleStore
-from genaug.store.files import encode_mask, make_folder, write_if_changed
+from genaug.store.files import encode_mask, make_folder, read_bytes, remove_temporary, write_if_changed
 from genaug.store.views import TrainingView
 from genaug_torch.store_dataset import index_table, to_indices
 
@@ -31,6 +33,8 @@ LOST = {
 }
 #: Problems that an error lists before it only counts them.
 LISTED = 20
+#: Names whoever writes masks of class indices, in the names of unfinished files (`genaug.store.files.write_whole`).
+TAG = "detectron2"
 
 
 def register_store(name: str, store: SampleStore | str | Path, *, masks: str | Path | None = None) -> None:
@@ -75,7 +79,7 @@ def _dicts(view: TrainingView, keys: tuple[str, ...], folder: Path) -> list[Data
     table = index_table(labels, _ignored(labels))
     plain = labels.ids == tuple(range(len(labels.ids))) and labels.ignore_index == _ignored(labels)
     positions = {key: number for number, key in enumerate(view.keys)}
-    found = []
+    found, wrote = [], False
     for key in bar(keys, "dataset", total=len(keys)):
         row = store.row(key)
         records = view.changed.get(key) or (row["mask"],)
@@ -86,7 +90,7 @@ def _dicts(view: TrainingView, keys: tuple[str, ...], folder: Path) -> list[Data
             assert sample.mask is not None  # `register_store` took samples with masks
             make_folder(folder)
             mask = folder / f"{key}.png"
-            write_if_changed(mask, encode_mask(to_indices(sample.mask, table, key)), tag="detectron2")
+            wrote |= _write(mask, encode_mask(to_indices(sample.mask, table, key)))
         found.append(
             {
                 "file_name": str(store.path / row["image"]["file"]),
@@ -97,7 +101,21 @@ def _dicts(view: TrainingView, keys: tuple[str, ...], folder: Path) -> list[Data
                 "condition_id": row["id"],
             }
         )
+    if (
+        wrote
+    ):  # every mask is there: whatever unfinished file is left, of a killed process or a slower one, is not needed
+        remove_temporary(folder, TAG)
     return found
+
+
+def _write(mask: Path, data: bytes) -> bool:
+    """Write a mask unless it is there; other processes of the training may be writing the same one."""
+    try:
+        return write_if_changed(mask, data, tag=f"{TAG}-{platform.node()}-{os.getpid()}")
+    except StoreError:
+        if mask.is_file() and read_bytes(mask) == data:  # a process that was ready first removed our unfinished file
+            return False
+        raise
 
 
 def _ignored(labels: LabelSpace) -> int:

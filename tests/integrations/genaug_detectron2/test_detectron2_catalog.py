@@ -1,3 +1,7 @@
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +79,43 @@ def test_written_masks_lie_beside_the_store_or_where_told(store, tmp_path):
     register_store("elsewhere", store, masks=tmp_path / "masks")
     assert not (tmp_path / "masks").exists()  # nothing is written before it is read
     assert DatasetCatalog.get("elsewhere")[0]["sem_seg_file_name"].startswith(str(tmp_path / "masks"))
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_processes_that_write_the_same_masks(store, tmp_path, monkeypatch, moment):
+    """While the first process writes a mask, the second writes them all and tidies up."""
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    (folder / ".tmp-detectron2-elsewhere-1-00").write_bytes(b"of a killed process")
+    name = f"shared-{moment}"
+    register_store(name, store, masks=folder)
+    expected = {Path(entry["sem_seg_file_name"]).name for entry in DatasetCatalog.get("noise")}
+    owner = os if moment == "fsync" else Path
+    original, other = getattr(owner, moment), []
+
+    def interrupted(*args):
+        monkeypatch.setattr(owner, moment, original)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            other.append(DatasetCatalog.get(name))
+        return original(*args)
+
+    monkeypatch.setattr(owner, moment, interrupted)
+    dicts = DatasetCatalog.get(name)
+    assert other == [dicts]
+    assert {file.name for file in folder.iterdir()} == expected
+    for entry, plain in zip(dicts, DatasetCatalog.get("noise"), strict=True):
+        assert Path(entry["sem_seg_file_name"]).read_bytes() == Path(plain["sem_seg_file_name"]).read_bytes()
+
+
+def test_a_mask_that_cannot_be_written_is_an_error(store, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "full")
+
+    register_store("full", store, masks=tmp_path / "masks")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="disk is full"):
+        DatasetCatalog.get("full")
 
 
 def test_errors(store, tmp_path):
