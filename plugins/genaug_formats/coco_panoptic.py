@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,8 +175,9 @@ def _read(path: Path) -> _Contents:
         with path.open(encoding="utf-8") as file:
             data = json.load(file, object_hook=_slim)
         images = {image["id"]: str(image["file_name"]) for image in data["images"]}
-        segments = {str(item["file_name"]): item["segments_info"] for item in data["annotations"]}
-        pairs = tuple((images[item["image_id"]], str(item["file_name"])) for item in data["annotations"])
+        named = [(PurePosixPath(item["file_name"]).as_posix(), item) for item in data["annotations"]]
+        segments = {name: item["segments_info"] for name, item in named}
+        pairs = tuple((images[item["image_id"]], name) for name, item in named)
         categories = {int(item["id"]): str(item["name"]) for item in data["categories"]}
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"cannot be read: {error}", where=str(path)) from error
@@ -187,4 +189,17 @@ def _read(path: Path) -> _Contents:
         raise DataError(found, where=str(path))
     if any(not isinstance(s, np.ndarray) for s in segments.values()):
         raise DataError("is no COCO panoptic file: an annotation has no segments_info", where=str(path))
+    repeated = {
+        "annotations that name one file of segments": [name for _, name in pairs],
+        "images of one id": [str(image["id"]) for image in data["images"]],
+        "segments of one id": [f"{name} ({s})" for name, table in segments.items() for s in table[:, 0].tolist()],
+    }
+    problems = [f"{what}: {listed(twice)}" for what, names in repeated.items() if (twice := _twice(names))]
+    if problems:
+        hint = "The later would count silently: remove one, or give it a name of its own"
+        raise DataError("says things twice", problems=problems, where=str(path), hint=hint)
     return _Contents(pairs, segments, categories)
+
+
+def _twice(names: list[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]

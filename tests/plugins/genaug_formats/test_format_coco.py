@@ -1,5 +1,7 @@
 """COCO panoptic: segments by colour, categories by JSON."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,6 +104,27 @@ def test_damaged_json_is_told(tmp_path, source, content, told):
     (tmp_path / "panoptic.json").write_text(content)
     with pytest.raises(DataError, match=told):
         source({1: "person"}, **DATA).ids()
+
+
+def test_names_and_ids_that_occur_twice_are_refused(tmp_path, write, write_json, source):
+    """Two images with one file of segments would both get the segments of the later."""
+    write(a=([[7]], {7: 1}), b=([[7]], {7: 44}))
+    content = json.loads((tmp_path / "panoptic.json").read_text("utf-8"))
+    content["annotations"][1]["file_name"] = "./a.png"
+    content["annotations"][0]["segments_info"] *= 2
+    content["images"].append({"id": 0, "file_name": "c.jpg"})
+    write_json(tmp_path / "panoptic.json", content)
+    (problem,) = source({1: "person", 44: "bottle"}, **DATA).check()
+    assert "annotations that name one file of segments: a.png" in problem
+    assert "images of one id: 0" in problem
+    content["annotations"][1]["file_name"] = "./b.png"
+    content["images"].pop()
+    write_json(tmp_path / "panoptic.json", content)
+    with pytest.raises(DataError, match=r"segments of one id: a\.png \(7\)"):
+        source({1: "person", 44: "bottle"}, **DATA).ids()
+    content["annotations"][0]["segments_info"].pop()
+    write_json(tmp_path / "panoptic.json", content)
+    assert source({1: "person", 44: "bottle"}, **DATA).load("b").mask.tolist() == [[44]]
 
 
 def test_a_list_chooses_samples(tmp_path, write, source):
