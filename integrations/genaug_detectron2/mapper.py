@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -128,7 +129,7 @@ class SyntheticMapper:
                     hint="The instance head would learn that nothing is there",
                 )
         given = dataset_dict if chosen is None else chosen
-        made = self.mapper(given)
+        made = self.mapper(copy.deepcopy(given))  # some mappers change what they get
         if made is None:
             return None
         self._check(given, made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -106,7 +107,7 @@ class _Stream(Dataset[Any]):
         for attempt in range(TRIES):
             rng = self._rng.child("map", position, attempt)
             with _seeded(rng):
-                made = self.mapper({**self.dicts[number], PROVENANCE: {"position": position}})
+                made = self.mapper({**copy.deepcopy(self.dicts[number]), PROVENANCE: {"position": position}})
             if made is not None:
                 return made
             number = rng.child("another").integer() % len(self.dicts)

@@ -11,10 +11,12 @@ from noise_helpers import FILTERS, OFFLINE, make_recipe
 from PIL import Image
 
 from genaug.engine import run
-from genaug.errors import ConfigError, DataError, StoreError
+from genaug.errors import ConfigError, DataError, SampleError, StoreError
 from genaug.labels import default_color
 from genaug_detectron2 import SyntheticMapper, check_dataset, register_store
 from genaug_torch import StoreDataset
+
+VOC = [value for number in range(256) for value in default_color(number)]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ def palette(tmp_path_factory):
     dicts = write_toys(tmp_path_factory.mktemp("palette"), range(2))
     for entry in dicts:
         mask = Image.fromarray(scene(int(entry["image_id"]))[1])
-        mask.putpalette([value for number in range(256) for value in default_color(number)])
+        mask.putpalette(VOC)
         mask.save(entry["sem_seg_file_name"])
     register("palette", dicts)
     return dicts
@@ -208,6 +210,23 @@ def test_values_that_grey_cannot_hold_do_not_pass(tmp_path, dtype, value, found)
         SyntheticMapper(lambda _: {"sem_seg": grey}, num_classes=2)(given)
     read = SyntheticMapper(lambda _: {"sem_seg": plain}, num_classes=2, ignore_index=value)(given)
     assert read["sem_seg"].unique().tolist() == [0, value]
+
+
+def test_a_palette_does_not_pass_a_mapper_that_changes_what_it_gets(tmp_path):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:4] = 4
+    mask = Image.fromarray(pixels)
+    mask.putpalette(VOC)
+    mask.save(tmp_path / "mask.png")
+
+    def changing(entry):
+        with Image.open(entry.pop("sem_seg_file_name")) as opened:
+            return {"sem_seg": torch.as_tensor(np.array(opened.convert("L")).astype("long"))}
+
+    given = {"file_name": "image.png", "sem_seg_file_name": str(tmp_path / "mask.png")}
+    assert changing(dict(given))["sem_seg"].unique().tolist() == [0, 15]  # a valid class
+    with pytest.raises(SampleError, match=r"mask\.png: .*brightnesses"):
+        SyntheticMapper(changing, num_classes=21)(given)
 
 
 def test_16_bits_of_small_values_pass(tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import random
 from collections import Counter
 from itertools import islice
@@ -141,6 +142,22 @@ def test_what_a_mapper_cannot_use_is_replaced():
     assert files == {"2.png", "3.png"}
     with pytest.raises(SampleError, match="returned None 10 times"):
         stream(mapper=lambda entry: None)
+
+
+def test_mappers_that_change_what_they_get():
+    def changing(entry):
+        del entry["sem_seg_file_name"]
+        entry["more"].clear()
+        return {"file": entry["file_name"]}
+
+    real = {**DatasetCatalog.get("toy_train")[0], "more": [1]}
+    register("changed", [{**entry, "more": [2]} for entry in DatasetCatalog.get("toy_own")])
+    mapper = SyntheticMapper(changing, "changed", probability=0.9)
+    before = copy.deepcopy((real, mapper.dicts))
+    assert {taken(mapper(real)) for _ in range(100)} == {None, "100", "101", "102", "103"}
+    assert (real, mapper.dicts) == before
+    list(islice(iter(StreamLoader([real], changing, batch_size=1)), 3))
+    assert real == before[0]
 
 
 def test_unlabelled_dictionaries_tell_nothing_of_labels(tmp_path):
