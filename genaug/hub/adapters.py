@@ -44,12 +44,10 @@ def check_adapter(folder: Path, *, where: str | None = None) -> tuple[dict[str, 
         if not isinstance(config.get(key), kind):
             found = f"{CONFIG} has {config.get(key)!r} as {key!r}"[:200]
             raise AdapterError(found, where=where, allowed="text" if kind is str else "a class table")
-    if not isinstance(config["labels"].get("names"), dict):
-        raise AdapterError(f"{CONFIG} has no class names", where=where, allowed="{names: {id: name}, ignore_index}")
     try:
-        LabelSpace.from_config(config["labels"])
+        foreign_labels(config["labels"])
     except ConfigError as error:
-        raise AdapterError(f"its class table is wrong: {error}", where=where) from None
+        raise AdapterError(f"{CONFIG}: {error}", where=where) from None
     recorded = _recorded(folder, config, where)
     for name, path in recorded.items():
         if path.suffix == ".safetensors":
@@ -57,6 +55,20 @@ def check_adapter(folder: Path, *, where: str | None = None) -> tuple[dict[str, 
     if not any(path.suffix == ".safetensors" for path in recorded.values()):
         raise AdapterError(f"{CONFIG} records no weights", where=where, hint="Adapt again with this version of genaug")
     return config, recorded
+
+
+def foreign_labels(table: Any) -> LabelSpace:
+    """Read a class table that a stranger wrote, which may name no file and no set of this machine.
+
+    Raises:
+        ConfigError: It is no table with all it needs inside.
+    """
+    if not isinstance(table, dict) or not isinstance(table.get("names"), dict):
+        raise ConfigError("it has no class names", allowed="{names: {id: name}, ignore_index}")
+    try:
+        return LabelSpace.from_config(table)
+    except ConfigError as error:
+        raise ConfigError(f"its class table is wrong: {error}"[:300]) from None
 
 
 def _recorded(folder: Path, config: Mapping[str, Any], where: str) -> dict[str, Path]:

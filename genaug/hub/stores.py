@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from genaug.errors import StoreError
+from genaug.errors import ConfigError, GenaugError, StoreError
 from genaug.hub import shards
+from genaug.hub.adapters import foreign_labels
 from genaug.hub.card import store_card
 from genaug.hub.listing import check_name
 from genaug.hub.parcel import Parcel, Wishes, inside
@@ -22,12 +25,15 @@ from genaug.recipe import digest
 from genaug.store.files import DATASET, MANIFEST, METADATA, PROMPT, RESOLVED, json_text
 from genaug.store.journal import Journal
 from genaug.store.store import SampleStore, condition_name
-from genaug.store.verdicts import FilterResults
+from genaug.store.verdicts import FilterResults, filter_folder, judged_with
 
 CARD, LABELS = "README.md", "id2label.json"
 _PREVIEW = "pictures/preview.png"
 _OWNED = ("images/", "masks/", "combined/", "conditions/", "filters/", shards.FOLDER, _PREVIEW)
 _SHOWN = 4
+_DISTRUST = "Do not use it; ask its author"
+#: Pillow's mode -> bits and colour type of a PNG.
+_KINDS = {"RGB": [8, 2], "L": [8, 0]}
 
 
 def store_names(store: SampleStore) -> set[str]:
@@ -36,10 +42,19 @@ def store_names(store: SampleStore) -> set[str]:
     Raises:
         StoreError: A table is not of the form that it must have.
     """
-    try:
+    with _form_errors(str(store.path)):
         return set(_names(store))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise StoreError(f"damaged: a row has another form ({error!r})"[:200], where=str(store.path)) from None
+
+
+@contextmanager
+def _form_errors(where: str) -> Iterator[None]:
+    """Turn what reading a table of another form raises into one line."""
+    try:
+        yield
+    except GenaugError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"damaged: a row has another form ({error!r})"[:200], where=where) from None
 
 
 def _names(store: SampleStore) -> Iterator[str]:
@@ -82,11 +97,77 @@ def check_store(folder: Path, *, where: str | None = None) -> SampleStore:
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if strange := sorted(map(str, store_names(store) - present)):
         found = f"{len(strange)} files that its tables speak of are not in it, e.g. {strange[0]!r}"
-        raise StoreError(found[:300], where=where, hint="Do not use it; ask its author")
+        raise StoreError(found[:300], where=where, hint=_DISTRUST)
     if problems := store.verify():
         more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
         raise StoreError(problems[0].rstrip(".") + more, where=where)
+    with _form_errors(where):
+        _check_tables(store, where)
+        _check_pictures(store)
     return store
+
+
+def _check_tables(store: SampleStore, where: str) -> None:
+    """Look at what is read only later: the class table, and what the filters judged with."""
+    try:
+        foreign_labels(store.info["labels"])
+    except ConfigError as error:
+        raise StoreError(f"{DATASET}: {error}", where=where) from None
+    if not isinstance(store.info["recipe"], dict) or not isinstance(store.info["planned"], int | None):
+        raise StoreError(f"damaged: {DATASET} has another form", where=where)
+    for name in store.filters:
+        if not isinstance(judged_with(filter_folder(store.path, name), name), dict):
+            raise StoreError(f"damaged: the options of the filter {name!r} are no table"[:200], where=where)
+
+
+def _check_pictures(store: SampleStore) -> None:
+    """Look at the headers of all pictures: a mask is of its image's size, and nothing is too large to be decoded."""
+    sizes = {}
+    for row in store.rows():
+        if row["image"] is not None:
+            sizes[row["key"]] = tuple(row["size"])
+            _check_png(store.path / row["image"]["file"], "RGB", sizes[row["key"]])
+            if row["mask"] is not None:
+                _check_png(store.path / row["mask"]["file"], "L", sizes[row["key"]])
+        if row["condition"] is not None and not row["condition"].startswith(PROMPT):
+            _check_png(store.path / condition_name(row["id"]), "L")
+    for name in store.filters:
+        for row in FilterResults(store.path, name).rows():
+            if row["mask"] is not None:
+                _check_png(store.path / row["mask"]["file"], "L", sizes[row["key"]])
+    for _, row in _metadata(store):
+        if "mask_file_name" in row:  # perhaps of several filters together
+            _check_png(store.path / row["mask_file_name"], "L", sizes[row["key"]])
+
+
+def _check_png(path: Path, mode: str, size: tuple[int, ...] | None = None) -> None:
+    """Read a PNG's header only; decoding all of a large store would take hours.
+
+    Args:
+        path: The file.
+        mode: ``RGB`` or ``L``, 8 bits each.
+        size: Height and width that it must have.
+
+    Raises:
+        StoreError: It is something else.
+    """
+    from PIL import Image
+
+    with path.open("rb") as file:
+        head = file.read(26)
+    if len(head) < 26 or not head.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
+        raise StoreError("no PNG", where=str(path), hint=_DISTRUST)
+    width, height, *kind = struct.unpack(">IIBB", head[16:])
+    if kind != _KINDS[mode]:
+        found = f"a PNG of {kind[0]} bits and colour type {kind[1]}"
+        raise StoreError(found, where=str(path), allowed=f"mode {mode}, 8 bits", hint=_DISTRUST)
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 2**31)  # what Pillow refuses to decode
+    if not 0 < width * height <= limit:
+        found, allowed = f"a picture of {width:,} x {height:,} pixels", f"at most {limit:,} together"
+        raise StoreError(found, where=str(path), allowed=allowed, hint=_DISTRUST)
+    if size not in (None, (height, width)):
+        found = f"a picture of {width} x {height} pixels, where its row speaks of another size"
+        raise StoreError(found, where=str(path), hint=_DISTRUST)
 
 
 def unpack_store(folder: Path, *, where: str) -> None:

@@ -145,12 +145,14 @@ def decode_png(data: bytes, mode: str, *, where: Path) -> np.ndarray:
     """Decode PNG bytes of Pillow mode ``RGB`` or ``L``.
 
     Raises:
-        StoreError: Not a PNG, damaged, or of another mode.
+        StoreError: Not a PNG, damaged, of another mode, or larger than Pillow decodes.
     """
     try:
         with PILImage.open(io.BytesIO(data)) as picture:
             found = picture.mode
             array = np.array(picture)
+    except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
+        raise StoreError(f"a picture too large for Pillow ({error})", where=str(where)) from None
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for broken PNGs
         raise StoreError(f"damaged PNG: {error}", where=str(where), hint=_REPAIR) from error
     if found != mode:

@@ -86,7 +86,7 @@ def group_digest(rows: Sequence[Row]) -> str:
     return digest([[row["key"], row["image"]["sha256"], row["mask"] and row["mask"]["sha256"]] for row in rows])
 
 
-def _judged_with(folder: Path, name: str) -> Any:
+def judged_with(folder: Path, name: str) -> Any:
     """Return the options that the verdicts in a folder were given with, None if there are no verdicts.
 
     Raises:
@@ -126,7 +126,7 @@ def check_filter(path: Path, name: str, spec: Mapping[str, Any], *, redo: bool =
     folder = filter_folder(path, name)
     if redo:
         return
-    old = _judged_with(folder, name)
+    old = judged_with(folder, name)
     new = {key: value for key, value in spec.items() if key != "name"}
     if old not in (None, new):
         raise StoreError(
@@ -139,7 +139,7 @@ def check_filter(path: Path, name: str, spec: Mapping[str, Any], *, redo: bool =
 def _same_options(folder: Path, name: str, wanted: Mapping[str, Any]) -> bool:
     """Return True if the verdicts in a folder, if any, were surely given with the options `wanted`."""
     try:
-        return _judged_with(folder, name) in (None, wanted)
+        return judged_with(folder, name) in (None, wanted)
     except StoreError:
         return False
 

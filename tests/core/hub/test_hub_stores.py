@@ -7,8 +7,10 @@ import io
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from genaug.hub.errors import HubError
 from genaug.hub.pull import fetch, pull
 from genaug.hub.push import push
 from genaug.hub.reference import HubRef
+from genaug.store.files import decode_png
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +213,69 @@ def test_tables_that_speak_of_other_files(published, tmp_path, place, old, new, 
             call()
         assert "\n" not in str(error.value)
         assert type(error.value).__module__.startswith("genaug")
+    assert not list(tmp_path.glob("here*"))
+
+
+def header(width: int, height: int, kind: bytes) -> bytes:
+    """A PNG that has a size and no pixels."""
+    chunks = {b"IHDR": struct.pack(">II", width, height) + kind + bytes(3), b"IDAT": b"", b"IEND": b""}
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks.items()]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("part", "data", "message"),
+    [
+        ("image", header(100_000, 100_000, b"\x08\x02"), "a picture of 100,000 x 100,000 pixels. Allowed: at most"),
+        ("mask", header(100_000, 100_000, b"\x08\x00"), "a picture of 100,000 x 100,000 pixels. Allowed: at most"),
+        ("image", b"PK\x03\x04" + bytes(99), "no PNG"),
+        ("mask", header(4, 4, b"\x08\x02"), "a PNG of 8 bits and colour type 2. Allowed: mode L"),
+        ("image", header(4, 4, b"\x08\x02"), "a picture of 4 x 4 pixels, where its row speaks of another size"),
+    ],
+)
+def test_pictures_that_are_not_what_they_are_called(published, store, tmp_path, part, data, message) -> None:
+    repo = published.repos["dataset", "me/noise"]
+    old = SampleStore.open(store).row("m_0_0")[part]
+    new = {**old, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    rows = [json.loads(line) for line in repo.files["manifest.jsonl"].data.splitlines()]
+    rows = [{**row, part: new} if row["key"] == "m_0_0" else row for row in rows]
+    manifest = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    entry = Entry(data, large=True)
+    published.blobs[entry.sha256] = data
+    repo.commit({**repo.files, old["file"]: entry, "manifest.jsonl": Entry(manifest, large=False)})
+    with pytest.raises(StoreError, match=message) as error:
+        pull("datasets/me/noise", tmp_path / "here")
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("here*"))
+
+
+def test_a_picture_too_large_for_pillow_is_an_error_of_ours(tmp_path) -> None:
+    for kind, mode in ((b"\x08\x02", "RGB"), (b"\x08\x00", "L")):
+        with pytest.raises(StoreError, match="a picture too large for Pillow"):
+            decode_png(header(100_000, 100_000, kind), mode, where=tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value", "message"),
+    [
+        ("dataset.json", "labels", None, "it has no class names"),
+        ("dataset.json", "labels", 5, "it has no class names"),
+        ("dataset.json", "labels", "../x", "it has no class names"),
+        ("dataset.json", "labels", {"names": "/etc/x.json"}, "it has no class names"),
+        ("dataset.json", "filters", 5, "has another form"),
+        ("dataset.json", "planned", "all", "has another form"),
+        ("dataset.json", "recipe", [], "has another form"),
+        ("filters/dark/filter.json", None, [], "damaged: cannot be read"),
+        ("filters/dark/filter.json", None, {}, "damaged: cannot be read"),
+    ],
+)
+def test_tables_of_another_form(published, tmp_path, place, key, value, message) -> None:
+    repo = published.repos["dataset", "me/noise"]
+    content = value if key is None else {**json.loads(repo.files[place].data), key: value}
+    repo.commit({**repo.files, place: Entry(json.dumps(content).encode(), large=False)})
+    with pytest.raises(StoreError, match=message) as error:
+        pull("datasets/me/noise", tmp_path / "here")
+    assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("here*"))
 
 
