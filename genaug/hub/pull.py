@@ -195,13 +195,15 @@ def _download(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], into: 
 def _checked(folder: Path, where: str) -> Path:
     """Return `folder` if its content is safe to use."""
     with _refusals(where):
+        looked_at: set[str] = set()
         if (folder / CONFIG).is_file():
-            check_adapter(folder, where=where)
+            looked_at.update(check_adapter(folder, where=where)[1])
         elif (folder / DATASET).is_file():
             check_store(folder, where=where)
-        else:
-            for path in sorted(folder.rglob("*.safetensors")):
-                check_weights(path, where=f"{where}, {path.relative_to(folder).as_posix()}")
+        # All of them: what no table records is loaded too, by its name.
+        for path in sorted(folder.rglob("*.safetensors")):
+            if (name := path.relative_to(folder).as_posix()) not in looked_at:
+                check_weights(path, where=f"{where}, {name}")
     return folder
 
 

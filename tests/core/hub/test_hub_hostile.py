@@ -151,6 +151,18 @@ def test_such_weights_in_a_repository(hub, tmp_path, name) -> None:
     refused(hub, tmp_path, repository(tmp_path, data=data), message, AdapterError)
 
 
+def test_weights_that_no_table_records(hub, tmp_path) -> None:
+    nan = weights(x=np.array([np.nan]))
+    good = repository(tmp_path)
+    decoy = {**good, "decoy.safetensors": good["adapter_model.safetensors"], "adapter_model.safetensors": nan}
+    for files, message in (
+        ({**good, "extra.safetensors": nan}, "extra.safetensors: 'x' holds NaN or infinity"),
+        ({**good, "deep/extra.safetensors": b"\xff" * 99}, "deep/extra.safetensors: a header of"),
+        (decoy, "adapter_model.safetensors: 'x' holds NaN or infinity"),
+    ):
+        refused(hub, tmp_path, files, message, AdapterError)
+
+
 def test_a_check_that_fails_itself_is_a_refusal(hub, tmp_path, monkeypatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise MemoryError
