@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -22,6 +24,10 @@ LIMITS = {
 #: The same for the client, as patterns; it calls a copy complete that has all of these.
 ALLOWED, HIDDEN = [f"*{suffix}" for suffix in LIMITS], [".*", "*/.*"]
 MAX_FILES = 200_000
+#: Bytes of a file's or folder's name: most systems take 255, and the client appends ``.metadata`` for its notes.
+MAX_NAME = 240
+#: Bytes of a name with its folders; systems limit that, too, and some folder of the user's stands before it.
+MAX_PATH = 1000
 #: Of everything that is fetched together.
 MAX_BYTES = 32 * GIB
 
@@ -87,13 +93,14 @@ class Listing:
             more: What to do if that is too little.
 
         Raises:
-            HubError: A name leads out of the folder, or there is too much of it. Files of any type count for names:
-                a repository with such a name is not one to trust with the others.
+            HubError: A name leads out of the folder, two cannot lie beside each other, or there is too much of it.
+                Files of any type count for names: a repository with such a name is not one to trust with the others.
         """
         where = str(self.ref)
         for path in self.files:
             check_name(path, where)
         wanted = [file for file in self.files.values() if is_wanted(file.path)]
+        check_together([file.path for file in wanted], where)
         for file in wanted:
             limit = LIMITS[PurePosixPath(file.path).suffix]
             if file.size > limit:
@@ -119,11 +126,39 @@ def check_name(path: str, where: str) -> None:
         HubError: It is such.
     """
     parts = path.split("/")
-    bad = any(part in ("", ".", "..") or len(part) > 255 or part != part.strip() for part in parts)
+    bad = any(part in ("", ".", "..") or part != part.strip() for part in parts)
     if bad or len(parts) > 16 or any(c in '\\:*?"<>|' or not c.isprintable() for c in path):
         raise HubError(
             f"a file called {path!r}"[:200], where=where, allowed="names inside the folder", hint="Do not trust it"
         )
+    long = max(len(part.encode()) for part in parts)
+    if long > MAX_NAME or len(path.encode()) > MAX_PATH:
+        found = f"a name of {long} bytes, {len(path.encode())} with its folders: {path[:60]!r}"
+        raise HubError(found, where=where, allowed=f"at most {MAX_NAME}, and {MAX_PATH} with folders")
+
+
+def check_together(paths: Collection[str], where: str) -> None:
+    """Refuse names that some system cannot keep apart, or that are a file and a folder at once.
+
+    Raises:
+        HubError: There are such.
+    """
+    files: dict[str, str] = {}
+    for path in paths:
+        if (other := files.setdefault(_folded(path), path)) != path:
+            found = f"files {other[-80:]!r} and {path[-80:]!r}, which are one where case does not count"
+            raise HubError(found, where=where, hint="Ask its author to rename one")
+    for path in paths:
+        for folder in PurePosixPath(_folded(path)).parents:
+            # The client's notes about a file lie beside each other likewise, in a tree of their own.
+            for suffix in ("", ".metadata", ".lock"):
+                if (other := files.get(str(folder).removesuffix(suffix))) and str(folder).endswith(suffix):
+                    found = f"{other[-80:]!r} and {path[-80:]!r}, for which it would be file and folder at once"
+                    raise HubError(found, where=where, hint="Do not trust it")
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", path.casefold())
 
 
 def read_listing(api: HfApi, ref: HubRef) -> Listing:

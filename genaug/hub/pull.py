@@ -268,13 +268,11 @@ def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Pa
     for path in (partial, *partial.rglob("*")):
         if path.is_symlink():
             raise ConfigError("a link, which may lead anywhere", where=str(path), hint="Remove it")
+    with system_errors("write", partial):
+        _tidy(partial, wanted)
     _download(api, listing, wanted, partial)
     with system_errors("write", partial):
         shutil.rmtree(partial / ".cache", ignore_errors=True)  # the client's notes about the transfer
-        kept = {partial / file.path for file in wanted}
-        for path in partial.rglob("*"):  # of an earlier call that wanted another commit
-            if path.is_file() and path not in kept:
-                path.unlink()
     try:
         if _is_packed(wanted):
             with system_errors("write", partial), _refusals(str(listing.ref)):
@@ -289,6 +287,19 @@ def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Pa
             _move_up(partial, target)
         else:
             partial.rename(target)
+
+
+def _tidy(partial: Path, wanted: Sequence[RemoteFile]) -> None:
+    """Remove what an earlier call for another commit left: files, and folders where there may be files now."""
+    kept = {partial / file.path for file in wanted}
+    notes = partial / ".cache"
+    for path in sorted(partial.rglob("*"), reverse=True):  # what is in a folder comes before it
+        if path == notes or notes in path.parents or (path in kept and path.is_file()):
+            continue
+        if not path.is_dir():
+            path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
 
 
 def _move_up(partial: Path, target: Path) -> None:

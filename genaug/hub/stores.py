@@ -18,7 +18,7 @@ from genaug.errors import ConfigError, GenaugError, StoreError
 from genaug.hub import shards
 from genaug.hub.adapters import foreign_labels
 from genaug.hub.card import store_card
-from genaug.hub.listing import check_name
+from genaug.hub.listing import check_name, check_together
 from genaug.hub.parcel import Parcel, Wishes, inside
 from genaug.hub.places import clean, machine_paths
 from genaug.recipe import digest
@@ -179,6 +179,7 @@ def unpack_store(folder: Path, *, where: str) -> None:
     names = {name for name in store_names(SampleStore.open(folder)) if name.endswith(".png")}
     for name in names:
         check_name(name, where)
+    check_together(names, where)
     shards.unpack(folder, names, where=where)
 
 

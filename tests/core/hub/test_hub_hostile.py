@@ -39,7 +39,7 @@ def refused(hub, tmp_path, files, message: str, kind: type[GenaugError] = Genaug
     [
         "../evil.json", "a/../../evil.json", "/etc/evil.json", "..\\evil.json", "C:/evil.json", "a//b.json",
         "a/./b.json", "./evil.json",
-        "a\x1b[2J.json", "a\nb.json", "a\0b.json", "x" * 256 + ".json", "/".join("a" * 20) + ".json",
+        "a\x1b[2J.json", "a\nb.json", "a\0b.json", "/".join("a" * 20) + ".json",
         ".. /evil.json", "../run.sh",
     ],
 )  # fmt: skip
@@ -47,6 +47,30 @@ def test_names_that_lead_elsewhere(hub, tmp_path, name) -> None:
     files = {**repository(tmp_path), name: b"{}"}
     refused(hub, tmp_path, files, "a file called .*names inside the folder. Do not trust it", HubError)
     assert not hub.requests("resolve|_lfs")  # nothing was fetched at all
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["x" * 250 + ".json"], "a name of 255 bytes, 255 with its folders: .*Allowed: at most 240"),
+        (["ä" * 200 + ".json"], "a name of 405 bytes"),
+        (["/".join(["f" * 100] * 12) + ".json"], "a name of 105 bytes, 1216 with its folders"),
+        (["a.json", "a.json/b.json"], "'a.json' and 'a.json/b.json', for which it would be file and folder at once"),
+        (["a.json", "A.json/b.json"], "file and folder at once"),
+        (["a.json", "a.json.metadata/b.json"], "file and folder at once"),
+        (["a.json", "A.json"], "'A.json' and 'a.json', which are one where case does not count"),
+        (["\u00e9.json", "e\u0301.json"], "one where case does not count"),
+    ],
+)
+def test_names_that_cannot_be_written(hub, tmp_path, names, message) -> None:
+    refused(hub, tmp_path, {**repository(tmp_path), **dict.fromkeys(names, b"{}")}, message, HubError)
+    assert not hub.requests("resolve|_lfs")
+
+
+def test_names_at_the_limit(hub, tmp_path) -> None:
+    hub.put("me/x", {**repository(tmp_path), "x" * 235 + ".json": b"{}", "f" * 235 + ".txt/a.json": b"{}"})
+    pull("me/x", tmp_path / "here")
+    assert (tmp_path / "here" / ("x" * 235 + ".json")).is_file()
 
 
 def test_too_much(hub, tmp_path, monkeypatch) -> None:

@@ -193,6 +193,17 @@ def test_a_pull_that_failed_fetches_only_what_is_missing(published, tmp_path) ->
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.parametrize("there", ["README.md/old/x.json", "old.json/x.json", "pictures"])
+def test_what_another_commit_left_is_not_in_the_way_and_goes(published, tmp_path, there) -> None:
+    """A folder where there is a file now, one that is not there any more, a file where there is a folder now."""
+    path = tmp_path / "here.partial" / there
+    path.parent.mkdir(parents=True)
+    path.write_text("old")
+    report = pull("me/scenes", tmp_path / "here")
+    places = {p.relative_to(tmp_path / "here").as_posix() for p in (tmp_path / "here").rglob("*")}
+    assert places == {file["path"] for file in report["files"]} | {"pictures"}
+
+
 def test_damaged_bytes_are_noticed(published, tmp_path) -> None:
     weights = published.repos["model", "me/scenes"].files["adapter_model.safetensors"]
     published.fail(f"GET /_lfs/{weights.sha256}", kind="corrupt", times=1)
