@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 from genaug.errors import ConfigError, SampleError
 from genaug.rng import Rng
 from genaug_detectron2.catalog import LOST, DatasetDict
+from genaug_detectron2.probe import reads_indices
 
 Mapper = Callable[[DatasetDict], Any]
 Match = Literal["any", "own"]
@@ -90,6 +91,7 @@ class SyntheticMapper:
         self._anywhere = Rng(seed).child("synthetic")
         self._count = 0
         self._looked: set[str] = set()
+        self._verdicts: dict[str, bool | None] = {}  # of the mapper, by the mode of files
 
     @classmethod
     def from_config(cls, cfg: Any, mapper: Mapper | None = None) -> SyntheticMapper:
@@ -169,32 +171,40 @@ class SyntheticMapper:
                     allowed=f"0 to {self.num_classes - 1}, or the ignore index {self.ignore_index}",
                     hint="See genaug_detectron2.check_dataset",
                 )
-        if file is not None and file not in self._looked and self._reads_indices(str(file), mask):
+        if file is not None and file not in self._looked and self._reads_indices(given, mask):
             self._looked.add(file)
 
-    def _reads_indices(self, file: str, mask: Tensor) -> bool:
-        """Return True if this mask shows that the mapper reads the file's indices, False if it does not tell.
+    def _reads_indices(self, given: Mapping[str, Any], mask: Tensor) -> bool:
+        """Return True if the mapper reads the indices of this file, False if nothing tells.
 
         A file is safe if every index is as bright as itself. Otherwise a reader of brightness returns other values, and
-        these may happen to be valid classes, or the ignore index.
+        these may happen to be valid classes, or the ignore index. So the mapper is probed, once for each kind of file;
+        where that does not tell, the mask has to.
 
         Raises:
-            SampleError: The mask holds the brightness of an index, or something that is no index.
+            SampleError: The mapper reads brightnesses; or it is not known what it reads, and the mask holds the
+                brightness of an index, or something that is no index.
         """
+        file = str(given["sem_seg_file_name"])
         with PathManager.open(file, "rb") as opened, Image.open(opened) as image:
-            if image.mode not in LOST:
+            mode, size = image.mode, image.size
+            if mode not in LOST or self._verdicts.get(mode):
                 return True
-            mode, pixels, seen = image.mode, np.asarray(image), np.asarray(image.convert("L"))
+            pixels, seen = np.asarray(image), np.asarray(image.convert("L"))
         indices, first = np.unique(pixels if pixels.ndim == 2 else pixels[..., 0], return_index=True)  # PA has two
         brightness = dict(zip(indices.astype(int).tolist(), seen.ravel()[first].tolist(), strict=True))
         if all(i == v for i, v in brightness.items()):
             return True
+        if mode not in self._verdicts:
+            self._verdicts[mode] = reads_indices(self.mapper, given, mode, size, ignore_index=self.ignore_index)
+        if self._verdicts[mode]:
+            return True
         found = set(torch.unique(mask).tolist())
         read = found - set(brightness.values()) - {self.ignore_index}  # what no reader of brightness returns
         wrong = read - set(brightness) or (set() if read else found & {v for i, v in brightness.items() if v != i})
-        if wrong:
+        if wrong or self._verdicts[mode] is False:
             raise SampleError(
-                f"{LOST[mode]}: {sorted(wrong)[:8]} need not be its indices {sorted(brightness)[:8]}",
+                f"{LOST[mode]}: {sorted(wrong or found)[:8]} need not be its indices {sorted(brightness)[:8]}",
                 where=f"mask {file}",
                 allowed="8-bit grey PNG of class indices",
                 hint="Convert it: Image.fromarray(np.array(Image.open(file))).save(new)",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from genaug.errors import ConfigError, SampleError
 from genaug.rng import Rng
 from genaug_detectron2.catalog import DatasetDict
 from genaug_detectron2.mapper import PROVENANCE, Mapper
+from genaug_detectron2.probe import seeded
 
 #: What is left of a dataset dictionary without labels.
 UNLABELED = ("file_name", "height", "width", "image_id")
@@ -106,7 +105,7 @@ class _Stream(Dataset[Any]):
         number = int(self._epoch(epoch)[place])
         for attempt in range(TRIES):
             rng = self._rng.child("map", position, attempt)
-            with _seeded(rng):
+            with seeded(rng):
                 made = self.mapper({**copy.deepcopy(self.dicts[number]), PROVENANCE: {"position": position}})
             if made is not None:
                 return made
@@ -131,19 +130,3 @@ class _Positions(Sampler[int]):
             first = (step * processes + rank) * self.batch_size
             yield from range(first, first + self.batch_size)
             step += 1
-
-
-@contextlib.contextmanager
-def _seeded(rng: Rng) -> Iterator[None]:
-    """Set the global states that augmentations draw from, and restore them."""
-    seed = rng.integer(32)
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the point: augmentations draw from them
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002

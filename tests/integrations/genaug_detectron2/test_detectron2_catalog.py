@@ -229,6 +229,70 @@ def test_a_palette_does_not_pass_a_mapper_that_changes_what_it_gets(tmp_path):
         SyntheticMapper(changing, num_classes=21)(given)
 
 
+def cropping(convert):
+    """A mapper that shows a random quarter of its mask, padded, read as indices or as 8-bit grey."""
+
+    def read(entry):
+        with Image.open(entry["sem_seg_file_name"]) as opened:
+            mask = np.array(opened.convert("L") if convert else opened).astype("long")
+        top, left = np.random.randint(0, 5, 2)  # noqa: NPY002 -- as the real ones
+        return {"sem_seg": torch.nn.functional.pad(torch.as_tensor(mask[top:, left:][:4, :4]), (0, 2), value=255)}
+
+    return read
+
+
+def unsafe(file, kind):
+    """Write a mask of classes of which crops may tell nothing, or the wrong thing."""
+    pixels = np.full((8, 8), 15, np.uint8)
+    pixels[5:, 5:] = 4  # of VOC's colours, 4 is as bright as 15
+    image = Image.fromarray(pixels)
+    if kind == "palette":
+        image.putpalette(VOC)
+    elif kind == "1 bit":
+        image = Image.fromarray(pixels == 15)
+    else:
+        pixels = pixels.astype(np.uint16)
+        pixels[0, 0] = 300
+        image = Image.fromarray(pixels)
+    image.save(file)
+    return {"file_name": "image.png", "sem_seg_file_name": str(file)}
+
+
+@pytest.mark.parametrize("kind", ["palette", "1 bit", "16 bits"])
+def test_a_crop_does_not_decide_what_a_mapper_reads(tmp_path, kind):
+    given = unsafe(tmp_path / "mask.png", kind)
+    seen = set()
+    for seed in range(20):
+        np.random.seed(seed)  # noqa: NPY002
+        alone = cropping(convert=False)(given)["sem_seg"]
+        np.random.seed(seed)  # noqa: NPY002
+        made = SyntheticMapper(cropping(convert=False))(given)["sem_seg"]
+        assert torch.equal(made, alone)
+        seen.add(tuple(made.unique().tolist()))
+        draw = np.random.rand()  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002
+        cropping(convert=False)(given)
+        assert np.random.rand() == draw  # noqa: NPY002 -- the probe has not moved the stream
+        with pytest.raises(SampleError, match="need not be its indices"):
+            SyntheticMapper(cropping(convert=True), num_classes=None if kind == "16 bits" else 256)(given)
+    assert len(seen) > 1
+
+
+def test_a_mapper_is_probed_once(tmp_path):
+    calls = []
+
+    def counting(entry):
+        calls.append(entry["sem_seg_file_name"])
+        return cropping(convert=False)(entry)
+
+    dicts = [unsafe(tmp_path / f"{number}.png", "palette") for number in range(3)]
+    mapper = SyntheticMapper(counting, num_classes=21)
+    for given in dicts * 2:
+        mapper(given)
+    assert len(calls) == 7
+    assert [Path(name).name for name in calls if str(tmp_path) != str(Path(name).parent)] == ["probe.png"]
+
+
 def test_16_bits_of_small_values_pass(tmp_path):
     pixels = np.zeros((8, 8), np.uint16)
     pixels[2:5], pixels[5] = 1, 255
