@@ -154,11 +154,16 @@ def _refuse_unsafe(picture: PIL.Image.Image, name: str, max_pixels: int) -> None
         raise RefusedError(Finding(what, f"{name} ({width}x{height})", hint))
     if getattr(picture, "n_frames", 1) > 1:
         raise _refused("the file holds several pictures", name, picture, "Save one picture a file")
-    orientation = picture.getexif().get(_ORIENTATION, 1)
-    if orientation not in (0, 1):
+    if (turned := rotation(picture)) is not None:
         what = "the EXIF orientation asks for a rotation, which image and mask may not share"
         hint = "Rotate the pixels and remove the tag, e.g. with PIL.ImageOps.exif_transpose"
-        raise RefusedError(Finding(what, f"{name} (orientation {orientation})", hint))
+        raise RefusedError(Finding(what, f"{name} (orientation {turned})", hint))
+
+
+def rotation(picture: PIL.Image.Image) -> Any:
+    """Return the EXIF orientation that a picture asks for and that its pixels do not have; None for none."""
+    orientation = picture.getexif().get(_ORIENTATION, 1)
+    return None if orientation in (0, 1) else orientation
 
 
 def _refused(what: str, name: str, picture: PIL.Image.Image, hint: str) -> RefusedError:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from genaug.batch import Batch, image_tensor
 from genaug.errors import ConfigError, SampleError
 from genaug.rng import Rng
+from genaug.sources.files import rotation
 from genaug.types import Sample
 from genaug_torch.epochs import SharedEpoch, hand_on
 from genaug_torch.mixed_dataset import MapStyle
@@ -113,10 +114,10 @@ class SegmentationCollator:
     * a `Pair` of these, which `WithUnlabeled` gives. Its unlabelled items may also be whole batches, as those of
       `genaug_torch.UnlabeledStreams`: tensors with one more dimension in front, alone, in a tuple or in a dictionary.
 
-    An image is a PIL image, uint8 ``[H, W, 3]``, a uint8 tensor ``[3, H, W]`` or a float one in ``[0, 1]``; a mask is a
-    PIL image of mode L, P or I, or integers ``[H, W]``, and holds class indices 0 to K - 1 or the ignore index. Images
-    of a batch must have one size; the image processors of transformers, which are not needed here, or your transforms
-    see to that.
+    An image is a PIL image of mode RGB, L, P or 1, uint8 ``[H, W, 3]``, a uint8 tensor ``[3, H, W]`` or a float one in
+    ``[0, 1]``; a mask is a PIL image of mode L, P or I, or integers ``[H, W]``, and holds class indices 0 to K - 1 or
+    the ignore index. PIL images must not ask for a rotation by EXIF. Images of a batch must have one size; the image
+    processors of transformers, which are not needed here, or your transforms see to that.
 
     Args:
         mean: What is subtracted from images in ``[0, 1]``, one number a channel, e.g. ``processor.image_mean``.
@@ -233,6 +234,11 @@ def _apart(item: Any) -> Sequence[Any]:
 
 def _image(value: Any) -> Tensor:
     if isinstance(value, Image.Image):
+        if value.mode not in {"RGB", "L", "P", "1"}:  # what convert() would cut off at 255, blend or mix anew
+            hint = "More bits have to be scaled to 8; where transparency means nothing, image.convert('RGB') drops it"
+            found = f"an image of mode {value.mode}"
+            raise SampleError(found, where="SegmentationCollator", allowed="RGB, L, P or 1", hint=hint)
+        _refuse_rotation(value)
         value = np.asarray(value.convert("RGB"))
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3:
         return image_tensor(value)
@@ -247,9 +253,21 @@ def _image(value: Any) -> Tensor:
     raise _strange(value)
 
 
+def _refuse_rotation(picture: Image.Image) -> None:
+    if (turned := rotation(picture)) is not None:
+        raise SampleError(
+            f"a picture that EXIF asks to rotate (orientation {turned})",
+            where="SegmentationCollator",
+            allowed="pixels the right way up",
+            hint="PIL.ImageOps.exif_transpose rotates them; see that image and mask are turned alike",
+        )
+
+
 def _mask(value: Any) -> Tensor | None:
     if value is None:
         return None
+    if isinstance(value, Image.Image):
+        _refuse_rotation(value)
     if isinstance(value, Image.Image) and value.mode not in {"L", "P", "I", "I;16"}:
         hint = "Turn colours into class indices first; a palette image keeps them"
         raise SampleError(f"a mask of mode {value.mode}", where="SegmentationCollator", allowed="L, P or I", hint=hint)

@@ -104,9 +104,33 @@ def test_views_of_unlabelled_images_are_refused():
             SegmentationCollator()([Pair((PIXELS, MASK), (views,))])
 
 
+def turned(array):
+    picture = Image.fromarray(array)
+    picture.getexif()[0x0112] = 6  # cameras held upright write it
+    return picture
+
+
+def test_gray_and_palette_images_have_their_colours():
+    gray, index = PIXELS[..., 0], Image.fromarray(PIXELS[..., 0] % 3)
+    index.putpalette([1, 2, 3, 40, 50, 60, 255, 254, 253])
+    images = SegmentationCollator()([Image.fromarray(gray), index, Image.fromarray(gray > 99)])["pixel_values"] * 255
+    wanted = [
+        gray[None].repeat(3, 0),
+        np.array([[1, 2, 3], [40, 50, 60], [255, 254, 253]])[gray % 3].transpose(2, 0, 1),
+    ]
+    for image, want in zip(images, [*wanted, (gray > 99)[None].repeat(3, 0) * 255], strict=True):
+        np.testing.assert_array_equal(image.round().numpy(), want)
+
+
 @pytest.mark.parametrize(
     ("items", "told"),
     [
+        ([(Image.fromarray(MASK.astype(np.uint16) * 257), MASK)], "an image of mode I;16.*scaled to 8"),
+        ([(Image.fromarray(MASK.astype(np.int32) * 257), MASK)], "an image of mode I[.]"),
+        ([(Image.fromarray(MASK.astype(np.float32)), MASK)], "an image of mode F"),
+        ([Image.fromarray(PIXELS).convert("RGBA")], "an image of mode RGBA"),
+        ([(turned(PIXELS), MASK)], r"EXIF asks to rotate \(orientation 6\).*exif_transpose"),
+        ([(PIXELS, turned(MASK))], "EXIF asks to rotate"),
         ([(PIXELS, MASK), (PIXELS[:2], MASK[:2])], r"sizes \[\(2, 6\), \(4, 6\)\].*WeakView"),
         ([(PIXELS, MASK[:2])], "sizes"),
         ([], "no item"),
