@@ -169,7 +169,7 @@ class HuggingFaceSource(Source):
         """Sample id -> row number."""
         column, data = self.options.id, self._dataset
         if column is not None:
-            names = [str(row[column]) for row in data.select_columns([column])]
+            names = [self._checked(row[column], number) for number, row in enumerate(data.select_columns([column]))]
         else:
             rows = sum(1 for _ in data.select_columns([self.options.image])) if self.options.streaming else len(data)
             names = [f"{number:06d}" for number in range(rows)]
@@ -180,6 +180,17 @@ class HuggingFaceSource(Source):
             twice = sorted({name for number, name in enumerate(names) if numbers[name] != number})
             raise DataError(f"names that occur twice in column {column!r}: {listed(twice)}", where="data.id")
         return numbers
+
+    def _checked(self, value: Any, number: int) -> str:
+        """Return the name in a row of the column of names, refused where no sample can have it."""
+        name = "" if value is None else str(value)
+        if name in {"", ".", ".."} or any(letter in name for letter in "/\\\0"):
+            raise DataError(
+                f"row {number} has the name {value!r}",
+                where=f"{self.path}, column {self.options.id!r}",
+                hint="Names are file stems, without path separators. Leave data.id out to number the rows instead",
+            )
+        return name
 
     def _row(self, number: int) -> dict[str, Any]:
         if not self.options.streaming:

@@ -1,4 +1,5 @@
 import io
+import re
 
 import datasets
 import numpy as np
@@ -80,6 +81,13 @@ def test_names_come_from_a_column(write, source):
     with pytest.raises(ConfigError, match=r"data.id: no column 'name'. Allowed: image, mask, key"):
         source(LABELS, id="name", **DATA).ids()
     assert source(LABELS, mask=None, **DATA).load("000000").mask is None
+
+
+@pytest.mark.parametrize("name", [None, "", "street/a", "a\\b"])
+def test_names_that_no_sample_can_have_are_told_with_their_row(write, source, name):
+    write(rows(key=["c", "a", name]))
+    with pytest.raises(DataError, match=re.escape(f"set, column 'key': row 2 has the name {name!r}.")):
+        source(LABELS, id="key", **DATA).ids()
 
 
 def test_columns_that_are_no_pictures_are_told(write, source):
