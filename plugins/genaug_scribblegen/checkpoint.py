@@ -125,11 +125,11 @@ def _config(controlnet: Any) -> str:
 
 def _card(base: str, about: Mapping[str, Any]) -> str:
     labels, hint, training = about["labels"], about["hint"], about["training"]
-    rgb = hint["kind"] == "rgb"
-    what = "a colour per class id" if rgb else "a channel per class, ascending by id"
-    rows = ["| id | class | hint: red, green, blue |", "|---|---|---|"] if rgb else ["| id | class |", "|---|---|"]
-    for i, name in [*labels["names"].items(), *([(labels["ignore_index"], "(unlabelled)")] if rgb else [])]:
-        rows.append(f"| {i} | {name} |" + (f" {', '.join(map(str, hint['colors'][str(i)]))} |" if rgb else ""))
+    what = "a colour per class id" if hint["kind"] == "rgb" else "a channel per class, ascending by id"
+    colors = {i: ", ".join(map(str, color)) for i, color in hint.get("colors", {}).items()}  # older ones have none
+    named = {**labels["names"], **({str(labels["ignore_index"]): "(unlabelled)"} if colors else {})}
+    rows = ["| id | class | hint: red, green, blue |", "|---|---|---|"] if colors else ["| id | class |", "|---|---|"]
+    rows += [f"| {i} | {name} |" + (f" {colors[i]} |" if colors else "") for i, name in named.items()]
     table = "\n".join(rows)
     return f"""---
 library_name: diffusers
