@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
-from detectron2.engine import hooks
+from detectron2.engine import DefaultTrainer, hooks
 
 from genaug.errors import warn_caller
 from genaug_detectron2.hook import SelfTraining
@@ -43,7 +43,8 @@ class SelfTrainingMixin:
     """Put before ``DefaultTrainer`` among the bases of a trainer; `add_genaug_config` says what it does then.
 
     ``build_hooks`` gets `SelfTraining` and the teacher's evaluation. ``build_train_loader`` draws synthetic samples; a
-    trainer with a ``build_train_loader`` of its own wraps its mapper: ``SyntheticMapper.from_config(cfg, mapper)``.
+    trainer with a ``build_train_loader`` of its own, or of another base, wraps its mapper:
+    ``SyntheticMapper.from_config(cfg, mapper)``.
     """
 
     cfg: Any
@@ -76,7 +77,9 @@ class SelfTrainingMixin:
 
     @classmethod
     def build_train_loader(cls, cfg: Any) -> Any:
-        """Return detectron2's loader, its mapper wrapped by `SyntheticMapper` if there is something to draw from."""
-        if not cfg.GENAUG.SYNTHETIC:
+        """Return the loader of the other bases; if it is detectron2's, `SyntheticMapper` wraps its mapper if needed."""
+        later = cls.__mro__[cls.__mro__.index(SelfTrainingMixin) + 1 :]
+        owner = next(base for base in later if "build_train_loader" in vars(base))
+        if owner is not DefaultTrainer or not cfg.GENAUG.SYNTHETIC:
             return super().build_train_loader(cfg)  # type: ignore[misc]
         return build_detection_train_loader(cfg, mapper=SyntheticMapper.from_config(cfg))

@@ -7,11 +7,11 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyCall, instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper
-from detectron2.engine import HookBase, SimpleTrainer, hooks
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
 from detectron2_helpers import Recorder, ToyTrainer, config
 
 from genaug.errors import ConfigError, SampleError
-from genaug_detectron2 import SelfTraining, StreamLoader, save_teacher, unlabeled_dicts
+from genaug_detectron2 import SelfTraining, SelfTrainingMixin, StreamLoader, save_teacher, unlabeled_dicts
 from genaug_detectron2.losses import TrainingModel
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -175,6 +175,25 @@ def test_synthetic_images_that_nobody_draws_are_told_of(tmp_path):
     with pytest.warns(UserWarning, match="no mapper that draws from it"):
         StreamTrainer(config(tmp_path, SYNTHETIC="unused"))
     ToyTrainer(config(tmp_path, SYNTHETIC="unused"))  # wraps its mapper
+
+
+def test_the_loader_of_another_base_is_used(tmp_path):
+    DatasetCatalog.register("inherited", lambda: DatasetCatalog.get("toy_more"))
+    cfg = config(tmp_path, SYNTHETIC="inherited")
+
+    class Mine(DefaultTrainer):
+        @classmethod
+        def build_train_loader(cls, cfg):
+            return StreamTrainer.build_train_loader(cfg)
+
+    class Between(Mine):
+        pass
+
+    class Trainer(SelfTrainingMixin, Between):
+        pass
+
+    with pytest.warns(UserWarning, match="'inherited', but the loader has no mapper"):
+        assert isinstance(Trainer(cfg).data_loader, StreamLoader)
 
 
 def test_errors(tmp_path):
