@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ def hub_errors(where: str, *, revision: str | None = None) -> Iterator[None]:
         raise offline(where) from None
     except (_connection_error(), OSError, ValueError, RuntimeError) as error:  # the client raises all of these
         raise _translated(error, where, revision) from None  # what it is chained to may repeat the token
+    except (LookupError, TypeError, AttributeError):  # of the client, over an answer of another form
+        raise _no_hub(where) from None
 
 
 def offline(where: str) -> HubError:
@@ -53,6 +56,10 @@ def offline(where: str) -> HubError:
         where=where,
         hint="Unset HF_HUB_OFFLINE once, or name a local folder",
     )
+
+
+def _no_hub(where: str) -> HubError:
+    return HubError("what is at that address does not answer as a Hub", where=where, hint="Check HF_ENDPOINT")
 
 
 def without_token(text: str) -> str:
@@ -95,6 +102,8 @@ def _translated(error: BaseException, where: str, revision: str | None) -> HubEr
         named = error.filename if isinstance(error.filename, str) else where
         refused = store_error("write", Path(named), error)
         return HubError(refused.found, where=named, hint=refused.hint)
+    if isinstance(error, json.JSONDecodeError):  # a page for people, perhaps of a proxy
+        return _no_hub(where)
     if "Consistency check failed" in str(error):
         return HubError("the transfer broke off: a file came incomplete", where=where, hint=_AGAIN)
     return HubError(without_token(str(error)) or type(error).__name__, where=where)

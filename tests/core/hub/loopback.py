@@ -74,7 +74,7 @@ class Fault:
     status: int = 500
     after: int = 0
     headers: dict[str, str] = field(default_factory=dict)
-    body: dict[str, str] = field(default_factory=dict)
+    body: object = None
 
 
 class Loopback:

@@ -180,6 +180,15 @@ def test_nobody_there(hub, adapter, tmp_path, monkeypatch) -> None:
         assert "the connection to the Hub failed" in refused(call)
 
 
+@pytest.mark.parametrize("step", ["GET /api/models/me/scenes", TREE, CREATE])
+@pytest.mark.parametrize("body", [{"x": "y"}, [1], b"<html>"])
+def test_something_else_at_the_address(hub, adapter, tmp_path, step, body) -> None:
+    hub.put("me/scenes", {"x.txt": b"theirs"})
+    hub.fail(step, 200, body=body)
+    call = (lambda: push(adapter, "me/scenes", license="mit")) if step == CREATE else lambda: pull("me/scenes")
+    assert "does not answer as a Hub. Check HF_ENDPOINT" in refused(call)
+
+
 def test_a_full_disk(hub, adapter, tmp_path, monkeypatch) -> None:
     push(adapter, "me/scenes", license="mit")
 
