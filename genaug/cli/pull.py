@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+
+_GIB = 2**30
+
+
+def _finite(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if not math.isfinite(value * _GIB):  # a range lets "nan" through
+        raise click.BadParameter(f"{value} is no size.")
+    return value
 
 
 @click.command()
@@ -15,7 +24,13 @@ import click
 @click.argument("folder", metavar="[FOLDER]", required=False, type=click.Path(path_type=Path))
 @click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as @REV.")
 @click.option(
-    "--max-size", metavar="GIB", type=click.FloatRange(min=0), default=32.0, show_default=True, help="Refuse more."
+    "--max-size",
+    metavar="GIB",
+    type=click.FloatRange(min=0),
+    callback=_finite,
+    default=32.0,
+    show_default=True,
+    help="Refuse more.",
 )
 @click.option(
     "--token", metavar="TOKEN", help="Better: HF_TOKEN or 'hf auth login', since other users may see a command line."
@@ -35,7 +50,7 @@ def command(as_json: bool, repo: str, folder: Path | None, max_size: float, **op
     """
     from genaug.hub.pull import pull
 
-    report = pull(repo, folder, max_bytes=int(max_size * 2**30), **options)
+    report = pull(repo, folder, max_bytes=int(max_size * _GIB), **options)
     click.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(report)))
 
 

@@ -78,6 +78,14 @@ def test_errors_are_one_line_and_exit_code_2(hub, adapter, tmp_path) -> None:
         assert TOKENS["me"] not in result.stderr
 
 
+@pytest.mark.parametrize("size", ["nan", "inf", "1e308", "-1"])
+def test_sizes_that_are_none(size) -> None:
+    result = genaug("pull", "me/x", "--max-size", size)
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert "Invalid value for '--max-size'" in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
 def test_a_process_follows_its_environment(loopback, adapter, tmp_path) -> None:
     """HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE as a shell sets them; not even a traceback shows the token."""
     loopback.clear()
