@@ -17,6 +17,7 @@ from torch import nn
 from genaug.errors import ConfigError, warn_caller
 from genaug.recipe import Recipe
 from genaug_detectron2.losses import TermLosses, TrainingModel, numbers
+from genaug_detectron2.mapper import Mapper
 from genaug_detectron2.network import Inputs, Network
 from genaug_detectron2.stream import StreamLoader
 from genaug_torch.outputs import OutputKind
@@ -67,14 +68,19 @@ class SelfTraining(HookBase):  # type: ignore[misc]  # detectron2 has no types
         self._restored: Mapping[str, Any] | None = None
 
     @classmethod
-    def from_config(cls, cfg: Any) -> SelfTraining | None:
-        """Build from ``cfg.GENAUG``, see `add_genaug_config`; None without a recipe."""
+    def from_config(cls, cfg: Any, mapper: Mapper | None = None) -> SelfTraining | None:
+        """Build from ``cfg.GENAUG``, see `add_genaug_config`; None without a recipe.
+
+        Args:
+            cfg: The configuration.
+            mapper: Of the unlabelled images; ``DatasetMapper(cfg)`` by default.
+        """
         options, head = cfg.GENAUG, cfg.MODEL.SEM_SEG_HEAD
         if not options.RECIPE:
             return None
         return cls(
             options.RECIPE,
-            StreamLoader.from_config(cfg) if options.UNLABELED else None,
+            StreamLoader.from_config(cfg, mapper) if options.UNLABELED else None,
             num_classes=head.NUM_CLASSES,
             image_format=cfg.INPUT.FORMAT,
             ignore_index=head.IGNORE_VALUE,

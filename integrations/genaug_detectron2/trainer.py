@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader
+from detectron2.data import DatasetMapper, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, hooks
 
 from genaug.errors import warn_caller
 from genaug_detectron2.hook import SelfTraining
-from genaug_detectron2.mapper import DRAWN, SyntheticMapper
+from genaug_detectron2.mapper import DRAWN, Mapper, SyntheticMapper
 
 
 def add_genaug_config(cfg: Any) -> None:
@@ -44,7 +44,7 @@ class SelfTrainingMixin:
 
     ``build_hooks`` gets `SelfTraining` and the teacher's evaluation. ``build_train_loader`` draws synthetic samples; a
     trainer with a ``build_train_loader`` of its own, or of another base, wraps its mapper:
-    ``SyntheticMapper.from_config(cfg, mapper)``.
+    ``SyntheticMapper.from_config(cfg, mapper)``. Its augmentations go into ``build_unlabeled_mapper``, too.
     """
 
     cfg: Any
@@ -57,7 +57,9 @@ class SelfTrainingMixin:
             found = f"GENAUG.SYNTHETIC is {synthetic!r}, but the loader has no mapper that draws from it"
             warn_caller(f"{found}. In build_train_loader: mapper = SyntheticMapper.from_config(cfg, mapper)")
         ready: list[Any] = super().build_hooks()  # type: ignore[misc]  # of DefaultTrainer
-        hook = SelfTraining.from_config(self.cfg)
+        options = self.cfg.GENAUG
+        mapper = self.build_unlabeled_mapper(self.cfg) if options.RECIPE and options.UNLABELED else None
+        hook = SelfTraining.from_config(self.cfg, mapper)
         if hook is None:
             return ready
         # Before whatever saves and evaluates, so that it sees the teacher after the step.
@@ -83,3 +85,12 @@ class SelfTrainingMixin:
         if owner is not DefaultTrainer or not cfg.GENAUG.SYNTHETIC:
             return super().build_train_loader(cfg)  # type: ignore[misc]
         return build_detection_train_loader(cfg, mapper=SyntheticMapper.from_config(cfg))
+
+    @classmethod
+    def build_unlabeled_mapper(cls, cfg: Any) -> Mapper:
+        """Return the mapper of unlabelled images, ``DatasetMapper(cfg)``; it finds no ``sem_seg_file_name``.
+
+        Override it where the labelled images have another mapper, so that both are augmented alike.
+        """
+        mapper: Mapper = DatasetMapper(cfg, is_train=True)
+        return mapper

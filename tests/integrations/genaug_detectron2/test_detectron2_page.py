@@ -8,9 +8,11 @@ import pytest
 import torch
 import yaml
 from detectron2_helpers import config, register, write_toys
+from mask2former import add_maskformer2_config
 from noise_helpers import OFFLINE, make_recipe
 
 from genaug.engine import run
+from genaug_detectron2 import unlabeled_dicts
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/detectron2.md"
 
@@ -58,3 +60,11 @@ def test_the_page(folder, capsys):
     assert set(torch.load("teacher.pth", weights_only=True)["model"]) == set(names["model"].state_dict())
     loader = names["OwnTrainer"].build_train_loader(names["cfg"])
     assert "genaug" in next(iter(loader))[0]
+    cfg = names["cfg"].clone()
+    cfg.defrost()
+    add_maskformer2_config(cfg)
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.MIN_SIZE_TRAIN = False, (20,)
+    mapper = names["MaskTrainer"].build_unlabeled_mapper(cfg)
+    made = mapper(unlabeled_dicts("street_more")[0])
+    assert made["image"].shape == (3, 20, 28)
+    assert "sem_seg" not in made

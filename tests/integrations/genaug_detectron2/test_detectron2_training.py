@@ -177,6 +177,21 @@ def test_synthetic_images_that_nobody_draws_are_told_of(tmp_path):
     ToyTrainer(config(tmp_path, SYNTHETIC="unused"))  # wraps its mapper
 
 
+def test_the_mapper_of_unlabelled_images(tmp_path):
+    class Small(StreamTrainer):
+        @classmethod
+        def build_unlabeled_mapper(cls, cfg):
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.INPUT.MIN_SIZE_TRAIN = (24,)
+            return DatasetMapper(cfg, is_train=True)
+
+    for kind, height in ((StreamTrainer, 40), (Small, 24)):
+        made = next(iter(hook_of(kind(short(tmp_path / kind.__name__))).unlabeled))
+        assert {entry["image"].shape[1] for entry in made} == {height}
+    assert hook_of(Small(short(tmp_path, UNLABELED=()))).unlabeled is None
+
+
 def test_the_loader_of_another_base_is_used(tmp_path):
     DatasetCatalog.register("inherited", lambda: DatasetCatalog.get("toy_more"))
     cfg = config(tmp_path, SYNTHETIC="inherited")

@@ -49,9 +49,20 @@ DatasetCatalog, MetadataCatalog = _DatasetCatalog(), _MetadataCatalog()
 class DatasetMapper:
     """Resizes the shorter side and flips; reads masks as grey, palettes included, as the real one does."""
 
-    def __init__(self, cfg: Any, is_train: bool = True) -> None:
-        self.is_train, self.format = is_train, cfg.INPUT.FORMAT
-        self.sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN if is_train else (cfg.INPUT.MIN_SIZE_TEST,))
+    def __init__(
+        self, cfg: Any = None, is_train: bool = True, *, augmentations: Any = None, image_format: str = ""
+    ) -> None:
+        if cfg is not None:
+            made = self.from_config(cfg, is_train)
+            augmentations, image_format = made["augmentations"], made["image_format"]
+        self.is_train, self.format = is_train, image_format
+        (self.sizes,) = augmentations
+
+    @classmethod
+    def from_config(cls, cfg: Any, is_train: bool = True) -> dict[str, Any]:
+        """Of augmentations there is one here: the sizes of the shorter side, to choose from."""
+        sizes = tuple(cfg.INPUT.MIN_SIZE_TRAIN if is_train else (cfg.INPUT.MIN_SIZE_TEST,))
+        return {"augmentations": [sizes], "image_format": cfg.INPUT.FORMAT}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         made = dict(dataset_dict)
