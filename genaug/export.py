@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
@@ -194,7 +195,7 @@ class _Checked:
     def __init__(self, what: SampleSet, writer: Writer) -> None:
         self.what, self.unlabelled = what, writer.takes_unlabelled
         self.count = 0
-        self._seen: set[str] = set()
+        self._seen: dict[str, str] = {}  # what disks without capitals make of an id -> the id
         self._known = np.zeros(256, bool)
         self._known[[*what.labels.ids, what.labels.ignore_index]] = True
 
@@ -208,9 +209,16 @@ class _Checked:
 
     def _check(self, sample: Sample) -> None:
         where = f"sample {sample.id!r}"
-        if sample.id in self._seen:
+        key = unicodedata.normalize("NFD", unicodedata.normalize("NFD", sample.id).casefold())
+        if self._seen.get(key) == sample.id:
             raise SampleError("two samples have this id", where=where)
-        self._seen.add(sample.id)
+        if key in self._seen:
+            raise SampleError(
+                f"{self._seen[key]!r} differs from it by capitals or the encoding of accents only",
+                where=where,
+                hint="On many disks, those of macOS and Windows above all, both are one file: rename one",
+            )
+        self._seen[key] = sample.id
         if sample.id != sample.id.strip() or sample.id[0] in ".#" or not sample.id.isprintable():
             raise SampleError(
                 "an id that files and lists cannot hold",

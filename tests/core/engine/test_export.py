@@ -115,6 +115,8 @@ def test_ids_that_files_and_lists_cannot_hold_are_refused(tmp_path, name):
     ("samples", "told"),
     [
         ([sample("a"), sample("a")], "sample 'a': two samples have this id"),
+        ([sample("a"), sample("b"), sample("A")], "sample 'A': 'a' differs from it by capitals.*rename one"),
+        ([sample("\u00e9"), sample("e\u0301")], "differs from it by capitals or the encoding of accents"),
         ([Sample("a", PIXEL)], "sample 'a': there is no mask.*'genaug plugins' says which formats"),
         ([Sample("a", mask=np.ones((1, 1), np.uint8))], "sample 'a': there is no image"),
         ([sample("a", 7)], r"ids outside the class table: \[7\]"),
