@@ -31,6 +31,9 @@ class Options(BaseModel):
     #: Names of options that change speed or reports, never a sample beyond rounding; a store outlives their change.
     speed_only: ClassVar[frozenset[str]] = frozenset()
 
+    #: ``format`` of the adapter folders that a generator reads; fetched ones of another are refused. None: not checked.
+    adapter_format: ClassVar[str | None] = None
+
     @property
     def ignores_unknown_ids(self) -> bool:
         """Whether a generator wants masks whose ids outside the class table are set to the ignore index.

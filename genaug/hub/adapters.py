@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from genaug.config import Options
 from genaug.errors import AdapterError, ConfigError
 from genaug.hub.card import adapter_card
 from genaug.hub.parcel import Parcel, Wishes, inside
@@ -15,12 +17,14 @@ from genaug.hub.places import clean, is_machine_path, machine_paths, without_pat
 from genaug.hub.reference import HubRef, is_reference
 from genaug.hub.weights import check_weights
 from genaug.labels import LabelSpace
-from genaug.registry import default_registry
+from genaug.registry import Registry, default_registry
 from genaug.store.learned import read_table, sha256_of
 
 CONFIG, CARD, PEFT_CONFIG = "genaug_config.json", "README.md", "adapter_config.json"
 PICTURES, _PREVIEW, _LOSSES = "pictures", "preview.png", "losses.png"
 _AGAIN = "Fetch it again, or ask its author"
+#: A Hub id, or the name of a base model that a plugin ships.
+_PUBLIC = re.compile(r"(?:hf-hub:)?\w[\w.-]*(?:/\w[\w.-]*)?(?:@\w[\w./-]*)?", re.ASCII)
 
 
 def check_adapter(folder: Path, *, where: str | None = None) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -55,6 +59,42 @@ def check_adapter(folder: Path, *, where: str | None = None) -> tuple[dict[str, 
     if not any(path.suffix == ".safetensors" for path in recorded.values()):
         raise AdapterError(f"{CONFIG} records no weights", where=where, hint="Adapt again with this version of genaug")
     return config, recorded
+
+
+def check_format(config: Mapping[str, Any], registry: Registry, *, where: str) -> None:
+    """Refuse an adapter of a format that its method, if it is installed, does not read.
+
+    Args:
+        config: ``genaug_config.json``, which `check_adapter` returned.
+        registry: Where methods are looked up.
+        where: How messages name the adapter.
+
+    Raises:
+        AdapterError: It is such.
+    """
+    method, found = config["method"], config["format"]
+    if method not in registry.names("generator"):
+        return
+    model = registry.config_model(registry.component("generator", method))
+    if not (isinstance(model, type) and issubclass(model, Options)) or model.adapter_format in (None, found):
+        return
+    raise AdapterError(
+        f"an adapter of method {method!r}, format {found!r}"[:200],
+        where=where,
+        allowed=model.adapter_format,
+        hint="A newer format needs a newer genaug",
+    )
+
+
+def check_public_base(config: Mapping[str, Any], *, where: str, hint: str) -> None:
+    """Refuse a base model that is a path: on this machine it would be something else, or nothing.
+
+    Raises:
+        AdapterError: It is such.
+    """
+    base = config["base"]
+    if not _PUBLIC.fullmatch(base) or ".." in base:
+        raise AdapterError(f"its base model is {base!r}, a path"[:200], where=where, hint=hint)
 
 
 def foreign_labels(table: Any) -> LabelSpace:

@@ -149,11 +149,12 @@ def check_together(paths: Collection[str], where: str) -> None:
             found = f"files {other[-80:]!r} and {path[-80:]!r}, which are one where case does not count"
             raise HubError(found, where=where, hint="Ask its author to rename one")
     for path in paths:
-        for folder in PurePosixPath(_folded(path)).parents:
+        for folder in map(str, PurePosixPath(_folded(path)).parents):
             # The client's notes about a file lie beside each other likewise, in a tree of their own.
             for suffix in ("", ".metadata", ".lock"):
-                if (other := files.get(str(folder).removesuffix(suffix))) and str(folder).endswith(suffix):
-                    found = f"{other[-80:]!r} and {path[-80:]!r}, for which it would be file and folder at once"
+                same = files.get(folder.removesuffix(suffix)) if folder.endswith(suffix) else None
+                if same is not None:
+                    found = f"{same[-80:]!r} and {path[-80:]!r}, for which it would be file and folder at once"
                     raise HubError(found, where=where, hint="Do not trust it")
 
 

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from genaug.errors import AdapterError
-from genaug.hub.adapters import CONFIG, check_adapter
-from genaug.hub.places import is_machine_path
+from genaug.hub.adapters import CONFIG, check_adapter, check_format, check_public_base
 from genaug.hub.reference import HubRef, is_reference, local_path
 from genaug.labels import LabelSpace
 from genaug.recipe import BuildContext
@@ -68,11 +66,12 @@ def from_pretrained(
     config, _ = check_adapter(folder)
     labels = LabelSpace.from_config(config["labels"])
     registry = registry or default_registry()
+    check_format(config, registry, where=str(name))  # first: what a newer format means by the rest is not known
     component = registry.component("generator", config["method"], where=str(folder / CONFIG))
     model = registry.config_model(component)
     known = frozenset() if model is None else frozenset(model.model_fields)
-    if not local and "base" not in options and (is_machine_path(config["base"]) or config["base"].startswith(".")):
-        raise AdapterError(f"its base model is {config['base']!r}, a path", where=str(name), hint="Pass base=")
+    if not local and "base" not in options:
+        check_public_base(config, where=str(name), hint="Pass base=")
     built = BuildContext(Path(), labels, registry, device).build(
         "generator",
         config["method"],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genaug.errors import ConfigError, GenaugError
-from genaug.hub.adapters import CONFIG, check_adapter
+from genaug.hub.adapters import CONFIG, check_adapter, check_format, check_public_base
 from genaug.hub.client import is_offline, make_client
 from genaug.hub.errors import HubError, NotOnHubError, hub_errors, offline
 from genaug.hub.listing import ALLOWED, HIDDEN, MAX_BYTES, Listing, RemoteFile, is_wanted, read_listing
@@ -19,7 +19,9 @@ from genaug.hub.reference import HubRef
 from genaug.hub.shards import FOLDER, require_pyarrow
 from genaug.hub.stores import check_store, unpack_store
 from genaug.hub.weights import check_weights
+from genaug.registry import default_registry
 from genaug.store.files import DATASET, system_errors, write_if_changed
+from genaug.store.learned import read_table
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -197,7 +199,9 @@ def _checked(folder: Path, where: str) -> Path:
     with _refusals(where):
         looked_at: set[str] = set()
         if (folder / CONFIG).is_file():
-            looked_at.update(check_adapter(folder, where=where)[1])
+            config, recorded = check_adapter(folder, where=where)
+            check_format(config, default_registry(), where=where)
+            looked_at.update(recorded)
         elif (folder / DATASET).is_file():
             check_store(folder, where=where)
         # All of them: what no table records is loaded too, by its name.
@@ -278,6 +282,9 @@ def _into(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile], target: Pa
             with system_errors("write", partial), _refusals(str(listing.ref)):
                 unpack_store(partial, where=str(listing.ref))
         _checked(partial, str(listing.ref))
+        if (partial / CONFIG).is_file():  # a folder of one's own is believed from then on
+            hint = f"Use it by its name, with a base model of yours: from_pretrained({str(listing.ref)!r}, base=...)"
+            check_public_base(read_table(partial / CONFIG, hint=hint), where=str(listing.ref), hint=hint)
     except GenaugError as error:
         if getattr(error, "errno", None) is None:  # else it is this machine that could not, and the next call goes on
             shutil.rmtree(partial, ignore_errors=True)  # refused: nothing of it stays

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,7 @@ class MatchMaskOptions(Options):
     """Options of the generator ``matchmask``; defaults are the paper's unless the description says otherwise."""
 
     speed_only = frozenset({"batch_size"})
+    adapter_format: ClassVar[str] = "lt-adapter/1"
 
     base: str = Field(
         "CompVis/stable-diffusion-v1-4", description="Shipped base, folder or Hub id (Stable Diffusion 1.x/2.x)."

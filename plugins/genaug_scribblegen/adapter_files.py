@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from genaug_diffusion.adapter_folder import AdapterFormat
+from genaug_scribblegen.config import ScribbleGenOptions
 
 #: The sub-folder is a plain diffusers model.
 CONTROLNET = "controlnet"
@@ -12,7 +13,7 @@ NULL = "null_condition.safetensors"
 
 FORMAT = AdapterFormat(
     method="scribblegen",
-    version="scribblegen/1",
+    version=ScribbleGenOptions.adapter_format,
     required=(WEIGHTS, CONTROLNET_CONFIG, NULL),
     hashes={WEIGHTS: "weights_sha256", CONTROLNET_CONFIG: "controlnet_config_sha256", NULL: "null_condition_sha256"},
     keys=frozenset({

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -54,6 +54,7 @@ class ScribbleGenOptions(Options):
     """Options of the generator ``scribblegen``."""
 
     speed_only = frozenset({"batch_size"})
+    adapter_format: ClassVar[str] = "scribblegen/1"
 
     base: str = Field(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",

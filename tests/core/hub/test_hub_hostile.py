@@ -12,6 +12,7 @@ from loopback import Entry
 
 from genaug.errors import AdapterError, GenaugError
 from genaug.hub.errors import HubError
+from genaug.hub.pretrained import from_pretrained
 from genaug.hub.pull import fetch, pull
 from genaug.hub.reference import HubRef
 from genaug.hub.weights import MAX_HEADER, check_weights
@@ -229,6 +230,31 @@ def test_nan_of_every_type(tmp_path, kind, bits) -> None:
 )
 def test_configurations_of_another_form(hub, tmp_path, change, message) -> None:
     refused(hub, tmp_path, repository(tmp_path, **change), message, AdapterError)
+
+
+def test_formats_of_tomorrow(hub, tmp_path) -> None:
+    message = r"of method 'matchmask', format 'lt-adapter/99'\. Allowed: lt-adapter/1\. A newer format needs a newer"
+    files = repository(tmp_path, format="lt-adapter/99", base="../../x")
+    refused(hub, tmp_path, files, message, AdapterError)
+    with pytest.raises(AdapterError, match=message):  # before anything is said of its base
+        from_pretrained("evil/x")
+    hub.put("me/x", repository(tmp_path, method="of-a-plugin-that-is-not-here", format="other/3"))
+    pull("me/x", tmp_path / "here")
+
+
+@pytest.mark.parametrize("base", ["../../x", "/srv/x", "~/x", "a/../../x", "C:\\x", "x/y/z", "", "a\nb"])
+def test_bases_that_are_paths(hub, tmp_path, base) -> None:
+    hub.put("evil/x", repository(tmp_path, base=base))
+    with pytest.raises(AdapterError, match=r"its base model is .*, a path\. Use it by its name") as error:
+        pull("evil/x", tmp_path / "here")
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("here*"))
+
+
+@pytest.mark.parametrize("base", ["genaug-tiny", "org/name", "hf-hub:org/name@v1"])
+def test_bases_that_are_names(hub, tmp_path, base) -> None:
+    hub.put("me/x", repository(tmp_path, base=base))
+    pull("me/x", tmp_path / "here")
 
 
 def test_a_configuration_that_is_none(hub, tmp_path) -> None:
