@@ -45,7 +45,7 @@ def genaug_stage_finished(stage: str, report: Mapping[str, Any]) -> None:
     """Observe that a stage of a run has finished; `report` is the JSON that the stage printed.
 
     Called in the process that ran the stage (``adapt``, ``generate``, ``filter``, ``report``). An exception
-    raised here is logged and never reaches the run.
+    raised here is logged and never reaches the run; what is printed goes to standard error.
 
     Example:
         @hookimpl

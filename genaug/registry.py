@@ -6,8 +6,10 @@ import importlib
 import importlib.util
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -99,7 +101,8 @@ class Registry:
         if disabled:
             return
         try:
-            record.components, record.recipes = self._collect(entry.load(), _hook_name(record))
+            with redirect_stdout(sys.stderr):  # standard output is for results, which programs read
+                record.components, record.recipes = self._collect(entry.load(), _hook_name(record))
         except (Exception, SystemExit) as error:  # scripts taken for plugins call sys.exit() at import
             self._broken(record, error)
 
@@ -269,7 +272,8 @@ class Registry:
     def _import(component: Component, target: str) -> Any:
         module, _, attribute = target.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
+            with redirect_stdout(sys.stderr):
+                return getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:  # whatever a foreign module raises at import
             what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
             raise PluginError(what, where=f"{component.kind} {component.name} -> {target}") from error
@@ -277,12 +281,13 @@ class Registry:
     # ------------------------------------------------------------------ observers
 
     def stage_finished(self, stage: str, report: Mapping[str, Any]) -> None:
-        """Call the ``genaug_stage_finished`` hooks; whatever they raise is logged and swallowed."""
+        """Call the ``genaug_stage_finished`` hooks; what they raise is logged, what they print goes to stderr."""
         log.debug("stage %s is done: %s", stage, report)
         for plugin in self._manager.get_plugins():
             caller = self._manager.subset_hook_caller("genaug_stage_finished", self._others(plugin))
             try:
-                caller(stage=stage, report=report)
+                with redirect_stdout(sys.stderr):
+                    caller(stage=stage, report=report)
             except (Exception, SystemExit):
                 log.exception("plugin %s failed in genaug_stage_finished(%s)", plugin, stage)
 

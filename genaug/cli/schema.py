@@ -8,6 +8,7 @@ import click
 
 
 @click.command()
+@click.option("--json", is_flag=True, expose_value=False, help="Changes nothing: the schema is JSON anyway.")
 def command() -> None:
     """Print the JSON schema of recipes, with the options of every component that is installed.
 

@@ -54,16 +54,18 @@ def stage_command(only: str | None, options: Sequence[str], text: str) -> click.
         as_json, dry_run, text_of_shard = given.pop("as_json"), given.pop("dry_run"), given.pop("shard")
         shard = Shard.from_environment(os.environ) if text_of_shard is None else Shard.parse(text_of_shard)
         loaded = load_recipe(recipe, assignments)
+        together = only == "adapt" and text_of_shard is None and launched_processes() > 1
         if dry_run:
             report = preview(loaded, device=given["device"], shard=shard)
             lines = _plan_lines(report)
-        elif only == "adapt" and text_of_shard is None and launched_processes() > 1:
+        elif together:
             report = adapt_together(loaded, **given)
-            lines = _report_lines(report) if os.environ["RANK"] == "0" else iter(())
+            lines = _report_lines(report)
         else:
             report = run(loaded, stages=STAGES if only is None else [only], shard=shard, **given)
             lines = _report_lines(report)
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
+        if not together or os.environ["RANK"] == "0":  # one report, whoever reads it
+            click.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
         context.exit(1 if report.get("failed") else 0)
 
     command.__doc__ = text

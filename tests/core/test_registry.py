@@ -260,6 +260,20 @@ def test_observers_see_stages_and_their_failures_stop_nothing(
     assert len(caplog.records) == 1
 
 
+def test_what_plugins_print_leaves_standard_output_to_results(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = good("loud", "loud_plugin").replace("loud_plugin:Target", "loud_target:Target")
+    text = f"print('import')\n{text}".replace("    yield", "    print('hook')\n    yield")
+    text += "\n@hookimpl\ndef genaug_stage_finished(stage, report): print(stage)\n"
+    modules = {"loud_plugin": text, "loud_target": "print('target')\nclass Target: ..."}
+    install("loud-dist", modules, {"loud": "loud_plugin"})
+    registry = Registry(installed("loud-dist"))
+    registry.load(registry.component("filter", "loud"))
+    registry.stage_finished("adapt", {})
+    assert tuple(capsys.readouterr()) == ("", "import\nhook\ntarget\nadapt\n")
+
+
 def test_is_installed_imports_nothing() -> None:
     assert is_installed("json.tool")
     assert not is_installed("no_such_module.sub")

@@ -138,7 +138,7 @@ def test_models_that_cannot_be_described_harm_no_other(install: Callable[..., No
 def test_the_verb_prints_it_without_heavy_imports() -> None:
     code = (
         "import sys\nfrom genaug.cli import group\n"
-        "group.main(['schema'], standalone_mode=False)\n"
+        "group.main(['schema', '--json'], standalone_mode=False)\n"
         "assert not {'torch', 'numpy', 'diffusers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -43,6 +43,17 @@ def test_partial_failure_is_exit_code_one(tmp_path):
     assert "2 made" in result.stdout
 
 
+def test_launched_processes_print_one_report(tmp_path):
+    recipe = write_recipe(tmp_path, **FULL)
+    outputs = {}
+    for rank in ("1", "0"):  # what a launcher sets; the component learns in the first process alone
+        done = genaug("adapt", recipe, "--json", RANK=rank, WORLD_SIZE="2")
+        assert done.returncode == 0, done.stderr
+        outputs[rank] = done.stdout
+    assert outputs["1"] == ""
+    assert json.loads(outputs["0"])["stages"]["adapt"]["adapter"]["reused"] is False
+
+
 @pytest.mark.parametrize("arguments", [["run"], ["adapt"], ["generate"], ["filter"], ["run", "--dry-run"]])
 def test_problems_in_data_are_exit_code_one_in_every_verb(tmp_path, arguments):
     recipe = write_recipe(tmp_path, **FULL)
