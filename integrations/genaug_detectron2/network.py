@@ -21,7 +21,7 @@ class Network(nn.Module):
 
     detectron2's models return losses while they train and nothing else, so this asks backbone and head directly, as the
     model itself does: ``sem_seg_head.layers(backbone(images))``. That is how SemanticSegmentor, the semantic half of
-    PanopticFPN, DeepLab's heads, MaskFormer and Mask2Former are made.
+    PanopticFPN, DeepLabV3+ (not plain DeepLabV3), MaskFormer and Mask2Former are made.
 
     Shape: ``[B, 3, H, W]``, normalised as the model does it but RGB, whatever the model's channel order, so that strong
     views know red from blue. Any size: images are padded to what the backbone divides, and outputs are cropped.

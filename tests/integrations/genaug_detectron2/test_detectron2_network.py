@@ -158,3 +158,9 @@ def test_the_semantic_half_of_a_panoptic_model(tmp_path):
         prepared, _ = network.prepare(inputs, [])
         made = OutputReader("logits")(network(prepared.images), tuple(prepared.images.shape[2:])).values
     torch.testing.assert_close(made[0, :, :33, :47], expected)
+
+
+def test_which_of_deeplabs_heads_can_be_used():
+    heads = pytest.importorskip("detectron2.projects.deeplab").semantic_seg
+    assert callable(heads.DeepLabV3PlusHead.layers)
+    assert not hasattr(heads.DeepLabV3Head, "layers")
