@@ -14,7 +14,7 @@ from genaug.types import Image, Mask
 from genaug_albumentations.arguments import Folder, LabelTable
 from genaug_albumentations.host import BaseTransformInitSchema
 from genaug_albumentations.items import StoreItems
-from genaug_albumentations.replacement import KnownIds, Replacement
+from genaug_albumentations.replacement import Change, KnownIds, Replacement
 
 _WHERE = "CopyPasteFromStore"
 
@@ -76,21 +76,20 @@ class CopyPasteFromStore(Replacement):
 
     def _change(
         self,
-        image: Image,
+        image: Image,  # noqa: ARG002
         mask: Mask,
         data: Mapping[str, Any],  # noqa: ARG002
         generator: np.random.Generator,
-    ) -> tuple[Image, Mask]:
+    ) -> Change:
         self._known.check(mask)
         classes, numbers = self._choices[generator.integers(len(self._choices))]
         donor_image, donor_mask = self._items.read(int(numbers[generator.integers(len(numbers))]))
         sides = [_overlap(own, other, generator) for own, other in zip(mask.shape, donor_mask.shape, strict=True)]
         here, there = (tuple(side[i] for side in sides) for i in (0, 1))
         chosen = np.isin(donor_mask[there], classes)
-        image, mask = image.copy(), mask.copy()
-        image[here][chosen] = donor_image[there][chosen]
-        mask[here][chosen] = donor_mask[there][chosen]
-        return image, mask
+        region = np.zeros(mask.shape, bool)
+        region[here] = chosen
+        return Change(donor_image[there][chosen], donor_mask[there][chosen], region)
 
 
 def _overlap(own: int, other: int, generator: np.random.Generator) -> tuple[slice, slice]:

@@ -13,7 +13,7 @@ from genaug.rng import Rng
 from genaug.types import Image, Mask
 from genaug_albumentations.arguments import METADATA_KEY, metadata
 from genaug_albumentations.host import BaseTransformInitSchema
-from genaug_albumentations.replacement import Replacement, described, mask_ids
+from genaug_albumentations.replacement import Change, Replacement, described, mask_ids
 from genaug_upc.config import UpcOptions
 from genaug_upc.offline import mix_arrays
 
@@ -94,9 +94,7 @@ class PatchCutMix(Replacement):
         self._declared = self._declared or kind == "mask"
         super().add_targets({name: kind for name, kind in additional_targets.items() if name != self.uncertainty_key})
 
-    def _change(
-        self, image: Image, mask: Mask, data: Mapping[str, Any], generator: np.random.Generator
-    ) -> tuple[Image, Mask]:
+    def _change(self, image: Image, mask: Mask, data: Mapping[str, Any], generator: np.random.Generator) -> Change:
         donors = metadata(data, self.metadata_key, "donors", where=_WHERE, what="donors")
         if not isinstance(donors, Sequence) and not (hasattr(donors, "__len__") and hasattr(donors, "__getitem__")):
             found = f"donors are a {type(donors).__name__}"
@@ -111,7 +109,7 @@ class PatchCutMix(Replacement):
             options=self._options,
             ignore_index=self.ignore_index,
         )
-        return mixed.image, mixed.mask
+        return Change(mixed.image[mixed.pasted], mixed.mask[mixed.pasted], mixed.pasted)
 
     def _map(self, data: Mapping[str, Any]) -> np.ndarray:
         name = self.uncertainty_key

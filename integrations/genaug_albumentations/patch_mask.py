@@ -76,6 +76,11 @@ class PatchMask(Hooks, A.ImageOnlyTransform):  # type: ignore[misc]
 
     def apply(self, img: np.ndarray, hidden: np.ndarray | None = None, **params: Any) -> np.ndarray:  # noqa: ARG002
         """Return the image with hidden pixels."""
+        if hidden is not None and hidden.shape != img.shape[:2]:
+            found, allowed = f"replayed on {img.shape[:2]} (height, width)", f"{hidden.shape}, which was drawn"
+            raise SampleError(
+                found, where=_WHERE, allowed=allowed, hint="Crop or resize both images to one size before"
+            )
         fill = np.asarray(self.fill)
         as_stored = fill.astype(img.dtype)
         channels = img.shape[2] if img.ndim == 3 else 1

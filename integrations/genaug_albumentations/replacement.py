@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genaug.errors import ConfigError, SampleError
 from genaug.labels import LabelSpace
@@ -16,11 +17,25 @@ from genaug_albumentations.host import A, Hooks, Targets
 REFUSED = ("images", "masks", "bboxes", "keypoints", "volume", "volumes", "mask3d", "masks3d")
 
 
+class Change(NamedTuple):
+    """New pixels, apart from those that stay, so that a replay can give them to another image.
+
+    `region` is bool ``[H, W]``, where they go; `pixels` uint8 ``[N, 3]`` and `labels` uint8 ``[N]`` are in its order,
+    row by row. Without it they are a whole image and mask, of any size.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    region: NDArray[np.bool_] | None = None
+
+
 class Replacement(Hooks, A.DualTransform):  # type: ignore[misc]
     """Base of transforms that give an image uint8 ``[H, W, 3]`` RGB and its mask new pixels.
 
     Masks are integers of any type, ``[H, W]`` or ``[H, W, 1]`` with values in 0..255, and keep type and dimensions.
     Subclasses implement `_change`.
+
+    ``ReplayCompose.replay`` gives another image the same new pixels at the same places.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
@@ -44,26 +59,59 @@ class Replacement(Hooks, A.DualTransform):  # type: ignore[misc]
     def drawn(self, data: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
         """Check the call, and decide what image and mask become."""
         image, mask = checked(data, where=type(self).__name__)
-        after = self._change(image, mask, data, generator)
-        if after is None:
-            return {"new_image": None, "new_mask": None}
-        given = data["mask"]
-        new_mask = after[1].astype(given.dtype, copy=False)
-        return {"new_image": after[0], "new_mask": new_mask[..., None] if given.ndim == 3 else new_mask}
+        change = self._change(image, mask, data, generator)
+        return dict.fromkeys(Change._fields) if change is None else change._asdict()
 
     def _change(
         self, image: Image, mask: Mask, data: Mapping[str, Any], generator: np.random.Generator
-    ) -> tuple[Image, Mask] | None:
-        """Return a new image and a new mask uint8 ``[H, W]``; None leaves both. The inputs stay untouched."""
+    ) -> Change | None:
+        """Return what is new of an image and its mask uint8 ``[H, W]``; None leaves both. They stay untouched."""
         raise NotImplementedError
 
-    def apply(self, img: np.ndarray, new_image: Image | None = None, **params: Any) -> np.ndarray:  # noqa: ARG002
-        """Return the new image."""
-        return img if new_image is None else new_image
+    def apply(
+        self,
+        img: np.ndarray,
+        pixels: NDArray[np.uint8] | None = None,
+        region: NDArray[np.bool_] | None = None,
+        **params: Any,  # noqa: ARG002
+    ) -> np.ndarray:
+        """Return the image with its new pixels."""
+        if pixels is None:
+            return img
+        self._check_replay(check_image(img, where=type(self).__name__), region)
+        if region is None:
+            return pixels.copy() if self.replay_mode else pixels  # a record is replayed any number of times
+        return _pasted(img, pixels, region)
 
-    def apply_to_mask(self, mask: np.ndarray, new_mask: np.ndarray | None = None, **params: Any) -> np.ndarray:  # noqa: ARG002
-        """Return the new mask."""
-        return mask if new_mask is None else new_mask
+    def apply_to_mask(
+        self,
+        mask: np.ndarray,
+        labels: NDArray[np.uint8] | None = None,
+        region: NDArray[np.bool_] | None = None,
+        **params: Any,  # noqa: ARG002
+    ) -> np.ndarray:
+        """Return the mask with its new labels, of its own type and dimensions."""
+        if labels is None:
+            return mask
+        self._check_replay(mask, region)
+        if mask.ndim == 3:
+            labels = labels[..., None]
+        return labels.astype(mask.dtype) if region is None else _pasted(mask, labels, region)
+
+    def _check_replay(self, found: np.ndarray, region: NDArray[np.bool_] | None) -> None:
+        if region is not None and found.shape[:2] != region.shape:
+            raise SampleError(
+                f"replayed on {found.shape[:2]} (height, width)",
+                where=type(self).__name__,
+                allowed=f"{region.shape}, the size that the pixels were drawn for",
+                hint="Crop or resize both images to one size before",
+            )
+
+
+def _pasted(array: np.ndarray, values: np.ndarray, region: NDArray[np.bool_]) -> np.ndarray:
+    result = array.copy()
+    result[region] = values
+    return result
 
 
 def checked(data: Mapping[str, Any], *, where: str) -> tuple[Image, Mask]:

@@ -13,7 +13,7 @@ from genaug.types import Image, Mask
 from genaug_albumentations.arguments import METADATA_KEY, Folder, LabelTable, metadata
 from genaug_albumentations.host import BaseTransformInitSchema
 from genaug_albumentations.items import StoreItems
-from genaug_albumentations.replacement import KnownIds, Replacement
+from genaug_albumentations.replacement import Change, KnownIds, Replacement
 
 _WHERE = "SyntheticSwap"
 
@@ -88,13 +88,13 @@ class SyntheticSwap(Replacement):
         mask: Mask,
         data: Mapping[str, Any],
         generator: np.random.Generator,
-    ) -> tuple[Image, Mask] | None:
+    ) -> Change | None:
         self._known.check(mask)
         if self.draw == "random":
             numbers = self._choices[generator.integers(len(self._choices))]
         else:
             numbers = self._own(data)
-        return self._items.read(int(numbers[generator.integers(len(numbers))])) if len(numbers) else None
+        return Change(*self._items.read(int(numbers[generator.integers(len(numbers))]))) if len(numbers) else None
 
     def _own(self, data: Mapping[str, Any]) -> np.ndarray:
         sample_id = metadata(data, self.metadata_key, "id", where=_WHERE, what="id of the image")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import genaug_albumentations
-from genaug.errors import ConfigError, MissingDependencyError, StoreError
+from genaug.errors import ConfigError, MissingDependencyError, SampleError, StoreError
 from genaug.labels import LabelSpace
 from genaug_albumentations import (
     CopyPasteFromStore,
@@ -112,6 +112,54 @@ def test_strict_pipelines_know_the_metadata(mixed_store, picture):
     assert 3 in mix(image=image, mask=mask, uncertainty=uncertainty, genaug_metadata={"donors": donors})["mask"]
     with pytest.raises(ValueError, match="other"):
         swap(image=image, mask=mask, other=3)
+
+
+@pytest.mark.parametrize("kind", ["paste", "cutmix", "swap"])
+def test_replays_give_another_image_the_same_pixels(mixed_store, picture, kind):
+    """New pixels are told from those of real images by red, which is 0 in the latter."""
+    image, mask = picture
+    donor = np.full_like(image, 200), np.full_like(mask, 7)
+    transform = {
+        "paste": lambda: CopyPasteFromStore(mixed_store, LABELS, ["road"], p=1),
+        "cutmix": lambda: PatchCutMix("random", p=1),
+        "swap": lambda: SyntheticSwap(mixed_store, LABELS, draw="random", p=1),
+    }[kind]()
+    pipeline = A.ReplayCompose([transform])
+    seed_sample(pipeline, seed=0, sample_id="a", epoch=0)
+    first = pipeline(image=image, mask=mask, genaug_metadata={"donors": [donor]})
+    new = first["image"][..., 0] > 0
+    assert new.any()
+    other, other_mask = image[::-1].copy(), np.where(mask[::-1] == 1, 4, 1)[..., None].astype(np.int32)
+    for _ in range(2):  # the first replay leaves the record as it was
+        again = A.ReplayCompose.replay(first["replay"], image=other, mask=other_mask)
+        if kind == "swap":
+            wanted, labels = first["image"], first["mask"]
+        else:
+            assert not new.all()
+            wanted = np.where(new[..., None], first["image"], other)
+            labels = np.where(new, first["mask"], other_mask[..., 0])
+        np.testing.assert_array_equal(again["image"], wanted)
+        np.testing.assert_array_equal(again["mask"], labels[..., None])
+        assert again["mask"].dtype == np.int32
+        again["image"][:] = 0
+    small = {"image": other[:8], "mask": other_mask[:8]}
+    if kind == "swap":
+        assert A.ReplayCompose.replay(first["replay"], **small)["image"].shape == first["image"].shape
+    else:
+        with pytest.raises(SampleError, match=r"replayed on \(8, 16\).*Allowed: \(12, 16\)"):
+            A.ReplayCompose.replay(first["replay"], **small)
+    with pytest.raises(SampleError, match=r"float32.*uint8"):
+        A.ReplayCompose.replay(first["replay"], image=other.astype(np.float32), mask=other_mask)
+
+
+def test_replays_hide_the_same_patches(picture):
+    image, _ = picture
+    first = A.ReplayCompose([PatchMask(patch=4, fill=3, p=1)])(image=image)
+    hidden = (first["image"] == 3).all(axis=2)
+    again = A.ReplayCompose.replay(first["replay"], image=image // 2 + 100)["image"]
+    np.testing.assert_array_equal(again, np.where(hidden[..., None], 3, image // 2 + 100))
+    with pytest.raises(SampleError, match=r"replayed on \(8, 16\).*Allowed: \(12, 16\)"):
+        A.ReplayCompose.replay(first["replay"], image=image[:8])
 
 
 def test_transforms_within_others(mixed_store, picture):
