@@ -94,12 +94,12 @@ def _scan(
     """Return id -> file; a second file of the same id is a finding, and what looks like one and is none."""
     result: dict[str, Path] = {}
     endings: Counter[str] = Counter()
-    for path, there in sorted(_files(folder, layout, kind)):
+    for path, is_file in sorted(_files(folder, layout, kind)):
         if skip and path.name.lower().endswith(skip):
             continue
         sample_id = strip_suffix(path.name, suffixes)
         # Without an ending it may stand for a sub-folder.
-        if not there and (sample_id is not None or (layout.recursive and not path.suffix)):
+        if not is_file and (sample_id is not None or (layout.recursive and not path.suffix)):
             findings.append(
                 Finding("links to nothing, or other entries that are no file", layout.name(path), _FETCH_HINT)
             )
