@@ -40,11 +40,22 @@ ABSENT = [name for name in ("detectron2", "pytest") if not is_installed(name)]
 #: Their public names are described.
 MODULES = [
     "genaug",
-    *(f"genaug.{name}" for name in ("store", "engine", "report", "schema")),
+    *(f"genaug.{name}" for name in ("store", "engine", "report", "export", "hub", "schema")),
     *(f"genaug.{name}" for name in ("errors", "types", "batch", "predictions", "mixture")),
     *(f"genaug_{host}" for host in ("torch", "transformers", "albumentations", "detectron2")),
     "genaug.testing",
 ]
+#: Those of a package that gathers none of its own: each of its modules is imported when it is needed.
+INNER = {
+    "genaug.hub": (
+        "push.push",
+        "pull.pull",
+        "pretrained.from_pretrained",
+        "pretrained.Pretrained",
+        "errors.HubError",
+        "errors.NotOnHubError",
+    )
+}
 
 
 def pages() -> dict[str, str]:
@@ -147,6 +158,9 @@ def public(module: str) -> Iterator[tuple[str, str]]:
 
     with mock(ABSENT):
         loaded = importlib.import_module(module)
+    for name in INNER.get(module, ()):
+        inner, _, attribute = name.partition(".")
+        yield _kind(getattr(importlib.import_module(f"{module}.{inner}"), attribute)), f"{module}.{name}"
     own = [name for name, value in vars(loaded).items() if getattr(value, "__module__", None) == module]
     known = () if module == "genaug" else genaug.__all__  # described there, and once is enough
     for name in getattr(loaded, "__all__", own):

@@ -69,6 +69,15 @@ def test_recipe_keys_commands_recipes_and_hooks_are_there(pages: dict[str, str])
     assert hooks == ["genaug_components", "genaug_recipes", "genaug_stage_finished"]
 
 
+def test_the_hub_and_the_formats_have_a_page(reference: Any) -> None:
+    assert {"genaug.hub", "genaug.export"} <= set(reference.MODULES)
+    described = {f"{package}.{name}" for package, names in reference.INNER.items() for name in names}
+    assert {"genaug.hub.push.push", "genaug.hub.pull.pull", "genaug.hub.pretrained.from_pretrained"} <= described
+    for name in described:
+        module, _, attribute = name.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), attribute)), name
+
+
 class Inner(BaseModel):
     rate: float = Field(0.1, gt=0, description="How fast.")
 
