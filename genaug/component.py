@@ -57,3 +57,7 @@ class Component:
                 raise PluginError(
                     f"{label} {value!r}", where=f"{self.kind} {self.name}", allowed="'package.module:Object'"
                 )
+        if isinstance(self.requires, str) or not all(isinstance(module, str) for module in self.requires):
+            raise PluginError(
+                f"requires {self.requires!r}", where=f"{self.kind} {self.name}", allowed="a tuple of import names"
+            )

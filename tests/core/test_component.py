@@ -24,9 +24,11 @@ def test_well_formed_records(kind: str, name: str) -> None:
         ({"target": "package.module.Class"}, "target 'package.module.Class'"),
         ({"target": "package.module:"}, "target 'package.module:'"),
         ({"config": "../model:X"}, "filter ok: config '../model:X'"),
+        ({"requires": "torch"}, "filter ok: requires 'torch'. Allowed: a tuple"),  # a comma is soon forgotten
+        ({"requires": (7,)}, r"filter ok: requires \(7,\)"),
     ],
 )
-def test_malformed_records_are_refused_where_they_are_written(fields: dict[str, str], told: str) -> None:
+def test_malformed_records_are_refused_where_they_are_written(fields: dict[str, object], told: str) -> None:
     with pytest.raises(PluginError, match=told):
         Component(**{"kind": "filter", "name": "ok", "target": "m:C", **fields})  # type: ignore[arg-type]
 
