@@ -1,11 +1,17 @@
 """VOC, Cityscapes, KITTI, ADE20K, COCO-Stuff: folders as published, ids as documented."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from genaug.errors import ConfigError, DataError
 from genaug.labels import LabelSpace, default_color
+from genaug.recipe import load_recipe
 
 RGB = np.full((2, 3, 3), 90)
 # What cityscapesScripts' labels.py lists: the 19 classes of evaluation, by labelId.
@@ -160,3 +166,56 @@ def test_unfetched_files_of_any_layout_are_told(tmp_path, cityscapes, picture, s
     assert [p.split(". ")[0] for p in ade.check()] == [f"{told}: 2x: images/training/b.png, annotations/training/b.png"]
     (problem,) = source("cityscapes19", format="cityscapes", root=".", ids="trainIds").check()
     assert problem.startswith(f"{told}: 1x: gtFine/train/bonn")
+
+
+# Form -> (options, class table, where image and mask lie, {stored id: id that is read}).
+TRAIN = {label: number for number, label in enumerate(EVALUATED)}
+FORMS = {
+    "cityscapes": (
+        {"root": ".", "ids": "trainIds"},
+        "cityscapes19",
+        ("leftImg8bit/train/x/{}_leftImg8bit.png", "gtFine/train/x/{}_gtFine_labelIds.png"),
+        {i: TRAIN.get(i, 255) for i in range(34)},
+    ),
+    "kitti": (
+        {"root": ".", "ids": "trainIds"},
+        "cityscapes19",
+        ("training/image_2/{}.png", "training/semantic/{}.png"),
+        {i: TRAIN.get(i, 255) for i in range(34)},
+    ),
+    "ade20k": (
+        {"root": ".", "reduce_zero_label": True},
+        "ade150-zero",
+        ("images/training/{}.png", "annotations/training/{}.png"),
+        {0: 255, **{i: i - 1 for i in range(1, 151)}},
+    ),
+    "coco-stuff": (
+        {"images": "i", "masks": "m", "ids": "category"},
+        {i: f"c{i}" for i in range(1, 183)},
+        ("i/{}.png", "m/{}.png"),
+        {255: 255, **{i: i + 1 for i in range(182)}},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(
+    seed=st.integers(0, 2**32), names=st.sets(st.sampled_from(["a", "b.c", "d e", "\u00e4_0", "000012"]), min_size=1)
+)
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_pixel_comes_in_as_its_layout_says(form, picture, seed, names):
+    options, labels, places, meaning = FORMS[form]
+    rng, wanted = np.random.default_rng(seed), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            size = rng.integers(1, 6, 2)
+            image, mask = rng.integers(0, 256, (*size, 3)), rng.choice([*meaning], size)
+            for place, pixels in zip(places, (image, mask), strict=True):
+                picture(Path(folder, place.format(name)), pixels)
+            wanted[name] = image, np.array([[meaning[i] for i in row] for row in mask.tolist()])
+        read = load_recipe({"labels": labels, "data": {"format": form, **options}}, root=Path(folder)).source()
+        found = {sample.id: sample for sample in read}
+    assert found.keys() == wanted.keys()
+    for name, (image, mask) in wanted.items():
+        np.testing.assert_array_equal(found[name].image, image)
+        np.testing.assert_array_equal(found[name].mask, mask)
