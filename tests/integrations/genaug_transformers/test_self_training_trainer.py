@@ -270,3 +270,11 @@ def test_what_cannot_be_combined_is_refused(make_model, tmp_path):
         make(model, tmp_path, trainer={"evaluated": "all"})
     with pytest.raises(ConfigError, match="num_classes"):  # when it is made, not when it trains
         make(model, tmp_path, step=partial(SemiSupervisedStep, recipe="fixmatch", kind="logits"))
+
+
+def test_the_script_of_the_page_is_short():
+    """That it runs is tested with all pages (tests/docs/test_code_blocks.py)."""
+    page = Path(__file__).resolve().parents[3] / "docs/how-to/transformers.md"
+    script = page.read_text("utf-8").split("## A whole script")[1].split("```python\n")[1].split("```")[0]
+    assert "trainer.train(" in script
+    assert len(script.splitlines()) <= 60
