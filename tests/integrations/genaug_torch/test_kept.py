@@ -49,6 +49,6 @@ def test_one_label_is_enough(shares, warned, monkeypatch):
 def test_predictions_that_are_not_finite_are_named(monkeypatch):
     monkeypatch.setattr(kept, "SILENT", 2)
     watch = kept.KeptWatch()
+    watch.look(torch.tensor(0.0), torch.tensor(7))
     with pytest.warns(UserWarning, match="not finite at up to 7 pixels of a batch"):
-        for count in (7, 3):
-            watch.look(torch.tensor(0.0), torch.tensor(count))
+        watch.look(torch.tensor(0.0), torch.tensor(3))
