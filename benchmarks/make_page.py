@@ -28,8 +28,9 @@ def load() -> dict[str, dict[str, Any]]:
 
 
 def intro(name: str) -> str:
-    """Return what a benchmark's own docstring says, without its examples."""
-    text = ast.get_docstring(ast.parse((ROOT / f"benchmarks/{name}.py").read_text("utf-8"))) or ""
+    """Return what a benchmark's own docstring says, without its examples; a script's longer run is ``NAME_long``."""
+    script = ROOT / f"benchmarks/{name.removesuffix('_long')}.py"
+    text = ast.get_docstring(ast.parse(script.read_text("utf-8"))) or ""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n") if not part.startswith("    "))
 
 
@@ -118,11 +119,12 @@ def camvid_lines(results: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-#: Results of self-training by name, and what of their settings the table says; CamVid's say it themselves.
+#: Results of self-training by name, and what the table calls their settings; CamVid's have several.
 SELFTRAINING = {
     "tiny_selftraining": "rendered scenes, U-Net, 300 steps",
     "tiny_selftraining_long": "the same, 1,800 steps",
-    "camvid_selftraining": None,
+    "camvid_selftraining": "CamVid {share}, {model}, 300 steps",
+    "camvid_selftraining_long": "CamVid {share}, {model}, 1,800 steps",
 }
 
 
@@ -132,7 +134,7 @@ def selftraining_table(results: dict[str, dict[str, Any]]) -> str:
     columns: dict[str, dict[str, str]] = {}
     for name, title in known.items():
         seeds = results[name]["seeds"]
-        for setting, arms in ({title: seeds} if title else camvid_settings(seeds)).items():
+        for setting, arms in (settings(title, seeds) if "{" in title else {title: seeds}).items():
             columns[setting] = {arm: difference(runs, arms["supervised"]) for arm, runs in arms.items()}
     arms = list(dict.fromkeys(arm for column in columns.values() for arm in column))
     lines = [f"| trained with | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
@@ -147,11 +149,11 @@ def difference(runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> str:
     return f"{statistics.mean(values):{'' if same else '+'}.1f} ± {statistics.stdev(values):.1f}"
 
 
-def camvid_settings(seeds: dict[str, Any]) -> dict[str, Any]:
-    """Return CamVid's runs by arm, by share of the labels and model."""
+def settings(title: str, seeds: dict[str, Any]) -> dict[str, Any]:
+    """Return runs by arm, by share of the labels and model."""
     names = {"unet": "U-Net", "segformer": "SegFormer"}
     parts = ((*key.split(), arms) for key, arms in seeds.items())
-    return {f"CamVid {share.replace('_', '/')}, {names[model]}": arms for share, model, arms in parts}
+    return {title.format(share=share.replace("_", "/"), model=names[model]): arms for share, model, arms in parts}
 
 
 def main() -> int:
