@@ -25,17 +25,15 @@ from genaug_scribblegen.adapter_files import CONTROLNET, CONTROLNET_CONFIG, NULL
 from genaug_scribblegen.config import ScribbleGenOptions
 from genaug_scribblegen.generator import ScribbleGenGenerator
 from genaug_scribbles.maker import make_scribbles
-from genaug_tiny.scenes import CLASSES, render_scenes
+from genaug_tiny.scenes import CLASSES, CONTROLNET_SEEDS, render_scenes
 
 LABELS = LabelSpace(CLASSES)
-#: Labelled scenes, so from below the unlabelled pretraining's; no test scene is among them.
-FIRST_SCENE = 700_000
 LOG_EVERY = 100
 
 
 def scribbled_scenes(count: int) -> list[Sample]:
-    """Render scenes and scribble over them, 3 % of the pixels."""
-    images, masks = render_scenes(range(FIRST_SCENE, FIRST_SCENE + count))
+    """Render scenes of its own and scribble over them, 3 % of the pixels."""
+    images, masks = render_scenes(CONTROLNET_SEEDS[:count])
     drawn = [make_scribbles(m, ignore_index=LABELS.ignore_index, rng=Rng(0).child(i)) for i, m in enumerate(masks)]
     return [Sample(f"s{i}", image, scribble) for i, (image, scribble) in enumerate(zip(images, drawn, strict=True))]
 
@@ -97,8 +95,8 @@ it where a recipe says `controlnet: genaug-tiny`, because a few dozen scribbled 
 {colours}
 | 255 | unlabelled | {default_color(255)} |
 
-Trained on {about["samples"]} rendered scenes (seeds from {FIRST_SCENE:,} on) with scribbles on 3 % of their pixels,
-drawn from their masks by `genaug_scribbles.maker`; masks were used for nothing else. {about["steps"]} steps of
+Trained on {about["samples"]} rendered scenes (seeds from {CONTROLNET_SEEDS.start:,} on) with scribbles on 3 % of their
+pixels, drawn from their masks by `genaug_scribbles.maker`; masks were used for nothing else. {about["steps"]} steps of
 {options["batch_size"]} images, AdamW, learning rate {options["learning_rate"]:g} falling to zero, scribble dropout
 {options["scribble_dropout"]:g}, left-right flips, hint encoder scaled to the hints at the start; float32, stored in
 float16.
@@ -125,6 +123,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    if args.scenes > len(CONTROLNET_SEEDS):
+        parser.error(f"--scenes: {len(CONTROLNET_SEEDS)} at most, as the quickstart labels the others")
     torch.set_num_threads(args.threads)
     train(args)
     export(args.run_dir, args.out)

@@ -20,7 +20,7 @@ from genaug.engine import run
 from genaug.errors import ConfigError
 from genaug.recipe import Recipe, load_recipe
 from genaug.store import SampleStore
-from genaug_tiny.scenes import CLASSES, EVALUATION_SEEDS, render_scenes
+from genaug_tiny.scenes import CLASSES, CONTROLNET_SEEDS, EVALUATION_SEEDS, render_scenes
 from genaug_tiny.segmenter import SmallUNet, evaluate_miou, train_segmenter
 
 Masks = npt.NDArray[np.uint8]
@@ -28,6 +28,8 @@ Arrays = tuple[npt.NDArray[np.uint8], Masks]
 
 #: Scenes to measure on; labelled ones are taken from below, so the two never meet.
 TEST_SEEDS = range(900_000, 900_300)
+#: Scenes that one run may have.
+RUN = 1000
 SEGMENTER_STEPS = 400
 
 #: MatchMask's recipe. Fewer steps and a larger learning rate than the paper's 100k at 4e-5, because the
@@ -78,11 +80,17 @@ def labelled_seeds(count: int, seed: int) -> range:
     Args:
         count: Number of labelled scenes.
         seed: Run number, from 0.
+
+    Raises:
+        ConfigError: There are no such scenes, or they are those of the tests or of the embedded ControlNet: images
+            of scenes that it was trained on would look better than it makes them of a user's own.
     """
-    start = EVALUATION_SEEDS.start + seed * 1000
-    if count > 1000 or start + count > TEST_SEEDS.start:
-        allowed = f"at most 1000 scenes, runs 0 to {TEST_SEEDS.start // 1000 - 1}"
-        raise ConfigError(f"{count} scenes for run {seed}", where="--seed", allowed=allowed)
+    start = EVALUATION_SEEDS.start + seed * RUN
+    taken = CONTROLNET_SEEDS.start // RUN
+    if not 1 <= count <= RUN or not 0 <= start <= TEST_SEEDS.start - count or seed == taken:
+        known = f"; the scenes of {taken} are those that genaug-tiny's ControlNet was trained on" * (seed == taken)
+        allowed = f"1 to {RUN} scenes, seeds 0 to {taken - 1} and {taken + 1} to {TEST_SEEDS.start // RUN - 1}"
+        raise ConfigError(f"{count} scenes for seed {seed}{known}", where="--seed", allowed=allowed)
     return range(start, start + count)
 
 

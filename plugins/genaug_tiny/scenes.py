@@ -5,7 +5,8 @@ through a camera window (wide, medium or close-up), lit (day, dusk, night, fog, 
 sensor noise. Everything follows from the seed through `numpy.random.default_rng`; there is no global state.
 
 Seeds below `EVALUATION_SEEDS.stop` are for labelled sets and evaluation, seeds in `PRETRAINING_SEEDS` for the
-embedded model's unlabelled pretraining; the two ranges never meet, so what is measured was never trained on.
+embedded model's unlabelled pretraining; the two ranges never meet, so what is measured was never trained on. Those in
+`CONTROLNET_SEEDS` are the labelled set of the embedded scribble ControlNet, and nobody else's.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ CLASSES: dict[int, str] = {
 }
 EVALUATION_SEEDS = range(0, 1_000_000)
 PRETRAINING_SEEDS = range(1_000_000, 2_000_000)
+CONTROLNET_SEEDS = range(700_000, 701_000)
 
 SKY, BUILDING, ROAD, GRASS, TREE, CAR, PERSON, WATER = CLASSES
 WIDTH = 1.6  # a full scene is 1.6 wide and 1.0 high

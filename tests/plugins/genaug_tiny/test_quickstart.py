@@ -13,10 +13,12 @@ import yaml
 from click.testing import CliRunner, Result
 
 from genaug.cli import group
+from genaug.errors import ConfigError
 from genaug.store import SampleStore
 from genaug_tiny.experiment import RECIPE, TEST_SEEDS, labelled_seeds, write_project
 from genaug_tiny.quickstart import FULL, SHORT, Extent
-from genaug_tiny.scenes import CLASSES
+from genaug_tiny.scenes import CLASSES, CONTROLNET_SEEDS
+from genaug_tiny.weights import model_folder
 from genaug_torch import MixedDataset, StoreDataset
 
 SAMPLES = SHORT.scenes * SHORT.images_per_mask
@@ -130,3 +132,16 @@ def test_the_full_one_is_the_recipe_of_the_benchmark(tmp_path: Path) -> None:
     assert Extent(adapter_steps=7).recipe_changes()["generator"]["training"]["steps"] == 7
     assert RECIPE["generator"]["training"]["steps"] == FULL.adapter_steps == 300
     assert len(TEST_SEEDS) == FULL.test_scenes
+
+
+def test_no_run_labels_scenes_of_the_tests_or_of_the_shipped_controlnet(tmp_path: Path) -> None:
+    assert all(labelled_seeds(1000, seed) == range(1000 * seed, 1000 * seed + 1000) for seed in (0, 60, 699, 701, 899))
+    for count, seed in ((1, 700), (1000, 700), (1, 900), (0, 3), (1001, 3), (1, -1)):
+        with pytest.raises(ConfigError, match=r"seeds 0 to 699 and 701 to 899"):
+            labelled_seeds(count, seed)
+    card = (model_folder() / "controlnet/README.md").read_text("utf-8")
+    assert f"{len(CONTROLNET_SEEDS)} rendered scenes (seeds from {CONTROLNET_SEEDS.start:,} on)" in card
+    refused = CliRunner().invoke(group, ["quickstart", "--output", str(tmp_path / "new"), "--seed", "700"])
+    assert refused.exit_code == 2
+    assert "those that genaug-tiny's ControlNet was trained on" in refused.stderr
+    assert not (tmp_path / "new").exists()
