@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -78,11 +79,11 @@ def emit(rows: Sequence[Row], target: str | None, **more: Any) -> None:
 
 
 def command() -> str:
-    """Return the command line, without the paths of this machine."""
+    """Return the command line, quoted as for a shell, without the paths of this machine."""
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
     arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]]
-    return " ".join(["python", str(name), *arguments])
+    return shlex.join(["python", str(name), *arguments])
 
 
 def commit() -> str:

@@ -71,12 +71,17 @@ ARMS: dict[str, dict[str, Any]] = {
     "fixmatch + upc": {"extends": "fixmatch", "terms": [FIXMATCH, UPC]},
     "fixmatch + local consistency": {"extends": "fixmatch", "terms": [FIXMATCH, LOCAL]},
 }
-#: What tells a method's idea from what comes with it: UPC with patches drawn by lot, SENSE without transport, and
-#: FixMatch with SENSE's normaliser.
+#: What tells a method's idea from what comes with it: UPC with patches drawn by lot, FixMatch with SENSE's normaliser
+#: or, as UPC and ClassMix, without a threshold, and SENSE without transport.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "upc, random patches": {
         "extends": "upc",
         "terms": [{**UPC, "weight": 1.0, "mixer": {"use": "upc", "score": "random"}}],
+    },
+    "fixmatch, every label kept": {
+        "extends": "fixmatch",
+        "labeler": {"use": "threshold", "threshold": 0.0},
+        "terms": [FIXMATCH],
     },
     "fixmatch, divided by kept pixels": {"extends": "fixmatch", "terms": [{**FIXMATCH, "normalizer": "kept"}]},
     "sense, no transport": {"extends": "sense", "labeler": {"use": "threshold", "threshold": 0.95, "target": "soft"}},
