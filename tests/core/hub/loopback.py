@@ -105,6 +105,7 @@ class Loopback:
         self.faults: list[Fault] = []
         self.log: list[tuple[str, int, bool]] = []  # "METHOD path", status, with a token
         self.waits: list[float] = []
+        self.gates: list[tuple[str, threading.Event, threading.Event]] = []
 
     def environment(self, home: Path) -> dict[str, str]:
         """What a process needs to talk to this Hub and to no other."""
@@ -132,6 +133,12 @@ class Loopback:
         self, pattern: str, status: int = 500, *, times: int = 10**6, kind: str = "status", **more: object
     ) -> None:
         self.faults.append(Fault(pattern, kind, times, status, **more))  # type: ignore[arg-type]
+
+    def hold(self, pattern: str) -> tuple[threading.Event, threading.Event]:
+        """Let requests that match wait; return what is set when the first has come, and what lets all go on."""
+        came, go = threading.Event(), threading.Event()
+        self.gates.append((pattern, came, go))
+        return came, go
 
     def requests(self, pattern: str) -> list[tuple[str, int, bool]]:
         return [entry for entry in self.log if re.search(pattern, entry[0])]
@@ -188,6 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         self.request_line, self.broken = f"{self.command} {unquote(parts.path)}", None
         body = self._body()
+        for pattern, came, go in self.hub.gates:
+            if re.search(pattern, self.request_line):
+                came.set()
+                go.wait(60)
         with self.hub.lock:
             fault = self.hub.fault(self.request_line)
             if fault is not None and fault.kind == "status":

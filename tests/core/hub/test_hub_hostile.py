@@ -192,7 +192,7 @@ def test_a_check_that_fails_itself_is_a_refusal(hub, tmp_path, monkeypatch) -> N
     def broken(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("genaug.hub.pull.check_adapter", broken)
+    monkeypatch.setattr("genaug.hub.arrival.check_adapter", broken)
     refused(hub, tmp_path, repository(tmp_path), r"its content cannot be checked \(MemoryError\)", HubError)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -18,7 +19,7 @@ from genaug.hub.card import split_card
 from genaug.hub.errors import HubError
 from genaug.hub.pull import fetch, pull
 from genaug.hub.push import push
-from genaug.hub.reference import HubRef
+from genaug.hub.reference import cached_path, local_path
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_a_packed_store_comes_back_as_it_was(packed, store, tmp_path) -> None:
 def test_into_an_empty_folder_also_after_a_cut(packed, store, tmp_path, monkeypatch) -> None:
     (tmp_path / "here").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr("genaug.hub.pull.shutil.rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("genaug.hub.arrival.shutil.rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pull("datasets/me/noise", tmp_path / "here")
     pull("datasets/me/noise", tmp_path / "here")
@@ -141,11 +142,77 @@ def test_what_the_viewer_is_told(packed, store) -> None:
         assert (row["key"], row["kept"], row["verdicts"]) == (known["key"], known["kept"], known["verdicts"])
 
 
-def test_a_reference_to_a_packed_store_says_what_to_do(packed) -> None:
+def test_a_reference_to_a_packed_store_unpacks_it_once(packed, store, tmp_path, monkeypatch) -> None:
+    commit = packed.repos["dataset", "me/noise"].refs["main"]
+    packed.repos["dataset", "me/noise"].tags["v1"] = commit
+    opened = SampleStore.open("hf-hub:datasets/me/noise")
+    assert opened.verify() == []
+    assert pictures_of(opened.path) == pictures_of(store)
+    assert opened.path.is_relative_to(tmp_path / "hf/assets")  # the client's folder for what is made of its files
+    assert not (opened.path / "shards").exists()
     packed.log.clear()
-    with pytest.raises(HubError, match=r"in shards\. To unpack it, run 'genaug pull hf-hub:datasets/me/noise FOLDER'"):
-        fetch(HubRef("me/noise", None, "dataset"))
+    fetch.cache_clear()
+    for name in ("hf-hub:datasets/me/noise", f"hf-hub:datasets/me/noise@{commit}", "hf-hub:datasets/me/noise@v1"):
+        assert local_path(name) == opened.path
     assert not packed.requests("resolve")
+    monkeypatch.setattr(shards, "is_installed", lambda module: module != "pyarrow")  # not needed any more
+    fetch.cache_clear()
+    assert local_path("hf-hub:datasets/me/noise") == opened.path
+    assert [path.name for path in opened.path.parents[1].iterdir() if path.name not in ("commits", "refs")] == []
+
+
+def test_an_unpacked_store_is_there_offline_and_while_the_hub_is_down(packed, monkeypatch, caplog) -> None:
+    opened = SampleStore.open("hf-hub:datasets/me/noise")
+    commit = packed.repos["dataset", "me/noise"].refs["main"]
+    packed.log.clear()
+    fetch.cache_clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("hf-hub:datasets/me/noise", "hf-hub:datasets/me/noise@main", f"hf-hub:datasets/me/noise@{commit}"):
+        assert local_path(name) == cached_path(name) == opened.path
+    for revision in ("v2", "commits", "refs", "a/b", f"{commit}/images"):
+        with pytest.raises(HubError, match="not in the local cache, and HF_HUB_OFFLINE"):
+            local_path(f"hf-hub:datasets/me/noise@{revision}")
+    assert packed.log == []
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    packed.fail("GET /api/", 503)
+    fetch.cache_clear()
+    assert local_path("hf-hub:datasets/me/noise") == opened.path
+    assert "Using the copy of an earlier download" in caplog.text
+
+
+def test_a_branch_that_is_packed_no_more(packed, store, monkeypatch) -> None:
+    """Offline it is what it was when it was fetched last, in whichever form."""
+
+    def fetched() -> list[Path]:
+        found = []
+        for offline in ("0", "1"):
+            monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+            fetch.cache_clear()
+            found.append(local_path("hf-hub:datasets/me/noise"))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        return found
+
+    first, kept = fetched()
+    assert first == kept
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "MAX_PICTURES", 10_000)
+        push(store, "me/noise", license="mit")
+    plain, kept = fetched()
+    assert plain == kept != first
+
+
+def test_unpacking_for_a_reference_goes_on_after_a_cut(packed, store, monkeypatch) -> None:
+    def cut(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("genaug.hub.arrival.unpack_store", cut)
+        with pytest.raises(KeyboardInterrupt):
+            local_path("hf-hub:datasets/me/noise")
+    assert cached_path("hf-hub:datasets/me/noise") is None
+    packed.log.clear()
+    assert pictures_of(local_path("hf-hub:datasets/me/noise")) == pictures_of(store)
+    assert not packed.requests("GET /_lfs")  # the shards had arrived
 
 
 def test_without_the_library_nothing_is_sent_or_fetched(packed, store, tmp_path, monkeypatch) -> None:
@@ -156,6 +223,8 @@ def test_without_the_library_nothing_is_sent_or_fetched(packed, store, tmp_path,
     assert packed.log == []
     with pytest.raises(MissingDependencyError, match=r"pip install 'genaug\[data\]'"):
         pull("datasets/me/noise", tmp_path / "here")
+    with pytest.raises(MissingDependencyError, match=r"pip install 'genaug\[data\]'"):
+        local_path("hf-hub:datasets/me/noise")
     assert not packed.requests("resolve")
 
 
@@ -187,10 +256,12 @@ def test_shards_of_people_who_mean_harm(packed, tmp_path, data, message) -> None
     entry = Entry(data, large=True)
     packed.blobs[entry.sha256] = data
     repo.commit({**repo.files, "shards/train-99999.parquet": entry})
-    with pytest.raises(GenaugError, match=message) as error:
-        pull("datasets/me/noise", tmp_path / "here")
-    assert "\n" not in str(error.value)
+    for call in (lambda: pull("datasets/me/noise", tmp_path / "here"), lambda: local_path("hf-hub:datasets/me/noise")):
+        with pytest.raises(GenaugError, match=message) as error:
+            call()
+        assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "hf") == []
+    assert not [path for path in (tmp_path / "hf/assets").rglob("*") if path.is_file()]
 
 
 def test_a_full_disk_keeps_what_was_fetched(packed, store, tmp_path, monkeypatch) -> None:
