@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
@@ -88,6 +88,17 @@ class Options(BaseModel):
             def check_models(self, look):
                 look.folder("weights", self.weights, ["model.safetensors"], allowed="a folder written by my-tool")
         """
+
+    def mask_size(self, look: ModelCheck) -> Callable[[tuple[int, int]], tuple[int, int]] | None:  # noqa: ARG002
+        """Return what a generator resizes masks to, ``(height, width)`` -> ``(height, width)``, by nearest neighbour.
+
+        ``genaug check`` then counts the strokes of scribbles of which nothing is left at that size, and names the
+        masks that lose a class. None by default, and where it is not known, which a note may tell: nothing is counted.
+
+        Args:
+            look: As of `check_models`.
+        """
+        return None
 
     def decisive(self) -> dict[str, Any]:
         """Return the JSON form without the options in `speed_only`, here and in nested options."""

@@ -13,7 +13,8 @@ from genaug.cli.complete import assignments, recipes
 
 if TYPE_CHECKING:
     from genaug.labels import LabelSpace
-    from genaug.recipe import Recipe
+    from genaug.models import ModelCheck
+    from genaug.recipe import BuildContext, Recipe
     from genaug.sources.survey import Survey
 
 
@@ -23,6 +24,7 @@ def inspect(recipe: Recipe) -> dict[str, Any]:
     from genaug.models import check_models
 
     context, models = recipe.context(), check_models(recipe)
+    _tell_sizes(recipe, context, models)
     report: dict[str, Any] = {
         "recipe": recipe.config.name,
         "data": None,
@@ -47,11 +49,29 @@ def inspect(recipe: Recipe) -> dict[str, Any]:
     return report
 
 
+def _tell_sizes(recipe: Recipe, context: BuildContext, models: ModelCheck) -> None:
+    """Tell the sources what the generator resizes their masks to, if it says so and uses them."""
+    from genaug.config import Options
+    from genaug.recipe import check_options
+
+    config, part = recipe.config, recipe.config.generator
+    if part is None or models.problems:  # a size may depend on a model that cannot be used
+        return
+    _, options = check_options(recipe.registry, "generator", part.use, part.options, where="generator")
+    seen_at = options.mask_size(models.at("generator")) if isinstance(options, Options) else None
+    if config.conditions is not None:
+        recipe.conditions(context).seen_at = seen_at
+    if config.conditions is None or (seen_at is not None and "mask" in options.data_needs):
+        recipe.source(context).seen_at = seen_at
+
+
 def summarize(survey: Survey, labels: LabelSpace) -> dict[str, Any]:
     """Return the problems and the class table of one source as JSON-like data.
 
     Shares of pixels are of those that are not ignored; ``ignored_share`` and ``labelled_share`` are of all, and None
     without masks. Strokes are counted where the masks are scribbles, most of whose pixels are ignored; None elsewhere.
+    ``lost_strokes`` are those of which nothing is left at the size that the generator sees them at, ``lost_masks`` the
+    masks that lose the whole class; None where it does not say which size that is.
     """
     ignored, sparse = int(survey.pixels[labels.ignore_index]), survey.is_sparse(labels.ignore_index)
     total = int(survey.pixels.sum())
@@ -64,6 +84,8 @@ def summarize(survey: Survey, labels: LabelSpace) -> dict[str, Any]:
             "masks": int(survey.masks_with[i]),
             "masks_share": int(survey.masks_with[i]) / survey.masks if survey.masks else 0.0,
             "strokes": int(survey.strokes[i]) if sparse else None,
+            "lost_strokes": None if survey.lost_strokes is None or not sparse else int(survey.lost_strokes[i]),
+            "lost_masks": None if survey.lost_strokes is None else sum(i in ids for ids in survey.lost.values()),
         }
         for i in labels.ids
     ]
@@ -156,16 +178,22 @@ def _class_lines(part: dict[str, Any]) -> Iterator[str]:
 
 def _scribble_lines(part: dict[str, Any]) -> Iterator[str]:
     """Yield the class table of masks that are mostly ignored: how much is labelled counts, and in how many strokes."""
-    width = max(len(c["name"]) for c in part["classes"])
-    yield f"  {'id':>3}  {'class':<{width}}  {'pixels':>10}  {'share':>8}  {'masks':>7}  {'of all':>6}  {'strokes':>8}"
+    width, counted = max(len(c["name"]) for c in part["classes"]), part["classes"][0]["lost_strokes"] is not None
+    heads = f"{'pixels':>10}  {'share':>8}  {'masks':>7}  {'of all':>6}  {'strokes':>8}"
+    yield f"  {'id':>3}  {'class':<{width}}  {heads}" + f"  {'lost':>6}" * counted
     for c in part["classes"]:
         missing = "" if c["masks"] else "  never occurs"
         numbers = (
             f"{c['pixels']:>10,}  {c['share']:>8.2%}  {c['masks']:>7}  {c['masks_share']:>6.0%}  {c['strokes']:>8,}"
         )
-        yield f"  {c['id']:>3}  {c['name']:<{width}}  {numbers}{missing}"
-    strokes = sum(c["strokes"] for c in part["classes"]) / part["masks"]
-    yield f"  scribbles: {part['labelled_share']:.2%} of all pixels are labelled, {strokes:.1f} strokes a mask"
+        lost = f"  {c['lost_strokes']:>6,}" if counted else ""
+        yield f"  {c['id']:>3}  {c['name']:<{width}}  {numbers}{lost}{missing}"
+    strokes = sum(c["strokes"] for c in part["classes"])
+    average = strokes / part["masks"]
+    yield f"  scribbles: {part['labelled_share']:.2%} of all pixels are labelled, {average:.1f} strokes a mask"
+    lost_strokes = sum(c["lost_strokes"] for c in part["classes"]) if counted else 0
+    if lost_strokes:
+        yield f"  lost: of {lost_strokes:,} of {strokes:,} strokes no pixel is left at the size of the images to make"
 
 
 @click.command()

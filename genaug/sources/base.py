@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,10 @@ class Source(ABC):
 
     Recipes build it by ``from_config(options, context)``; the class table is ``context.labels``.
     """
+
+    #: ``(height, width)`` of a mask -> what a generator resizes it to, for a `survey` that tells what is lost by that;
+    #: set by those who know the generator (`Options.mask_size`).
+    seen_at: Callable[[tuple[int, int]], tuple[int, int]] | None = None
 
     @abstractmethod
     def ids(self) -> Sequence[str]:

@@ -23,11 +23,13 @@ from genaug.sources.listing import Entry, Layout, Listing, list_samples, strip_s
 from genaug.sources.survey import (
     FOREGROUND,
     Finding,
+    Lost,
     Remark,
     Survey,
     binary,
     count_ids,
-    count_strokes,
+    count_lost,
+    find_strokes,
     listed,
     summarize,
 )
@@ -54,6 +56,7 @@ class _Read:
     image: bool = False
     pixels: NDArray[np.int64] | None = None
     strokes: NDArray[np.int64] | None = None
+    lost: Lost | None = None
 
 
 class FolderSource(Source):
@@ -184,6 +187,8 @@ class FolderSource(Source):
                     classes = np.count_nonzero(read.pixels) - (read.pixels[ignore] > 0)
                     {0: blank, 1: single}.get(int(classes), []).append(self._name(entry.mask))
                 survey.add(image=read.image, size=read.size, pixels=read.pixels, strokes=read.strokes)
+                if read.lost is not None:
+                    survey.add_lost(self._name(entry.mask), read.lost)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for a hundred thousand files
         survey.problems = summarize(findings) + binary(survey, self.labels)
@@ -191,6 +196,7 @@ class FolderSource(Source):
         (survey.notes if self.ignore_unknown_ids else survey.problems).extend(self._foreign(foreign))
         self._tell_blank(blank, survey)
         survey.note_single_class(single, ignore)
+        survey.note_lost(self.labels)
         return survey
 
     def read_entry_labels(self, entry: Entry, *, size: tuple[int, int] | None, notes: list[Finding]) -> Mask:
@@ -222,7 +228,10 @@ class FolderSource(Source):
     def _surveyed(self, entry: Entry) -> _Read:
         _, mask, read = self._read(entry, missing=False)
         if mask is not None:
-            read.strokes = count_strokes(mask, self.labels.ignore_index)
+            strokes = find_strokes(mask, self.labels.ignore_index)
+            read.strokes = None if strokes is None else strokes.count()
+            if self.seen_at is not None:
+                read.lost = count_lost(mask, strokes, self.seen_at(mask.shape))
         return read
 
     def _read(self, entry: Entry, *, missing: bool = True) -> tuple[Image | None, Mask | None, _Read]:

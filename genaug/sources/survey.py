@@ -81,11 +81,48 @@ def count_ids(mask: Mask) -> NDArray[np.int64]:
     return np.bincount(mask.ravel(), minlength=256).astype(np.int64)
 
 
-def count_strokes(mask: Mask, ignore_index: int) -> NDArray[np.int64] | None:
-    """Return how many strokes each of the 256 ids has in a sparse mask ``[H, W]``, int64 ``[256]``.
+@dataclass(frozen=True, slots=True)
+class Strokes:
+    """The strokes of a sparse mask ``[H, W]``: what is connected over edges and corners.
 
-    A stroke is what is connected over edges and corners. None where more than a quarter of the pixels are labelled:
-    what is connected there is a region.
+    Args:
+        y: Row of every labelled pixel, int64 ``[N]``.
+        x: Its column.
+        ids: Its class id, uint8 ``[N]``.
+        first: Number of the first pixel of its stroke, int64 ``[N]``.
+    """
+
+    y: NDArray[np.int64]
+    x: NDArray[np.int64]
+    ids: NDArray[np.uint8]
+    first: NDArray[np.int64]
+
+    def count(self, wanted: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """Return how many strokes each of the 256 ids has, int64 ``[256]``.
+
+        Args:
+            wanted: bool ``[N]``; only strokes are counted of which it has a pixel. None counts all.
+        """
+        firsts = np.unique(self.first if wanted is None else self.first[wanted])
+        return np.bincount(self.ids[firsts], minlength=256).astype(np.int64)
+
+    def lost(self, shape: tuple[int, int], size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return which pixels are of strokes of which nothing is left at `size`, by nearest neighbour: bool ``[N]``.
+
+        Args:
+            shape: ``(height, width)`` of the mask.
+            size: What it is resized to.
+        """
+        rows, columns = (picked(*sides) for sides in zip(shape, size, strict=True))
+        left = np.zeros(len(self.ids), np.bool_)
+        left[self.first[rows[self.y] & columns[self.x]]] = True
+        return ~left[self.first]
+
+
+def find_strokes(mask: Mask, ignore_index: int) -> Strokes | None:
+    """Return the strokes of a mask ``[H, W]``.
+
+    None where more than a quarter of the pixels are labelled: what is connected there is a region.
     """
     labelled = mask != ignore_index
     if np.count_nonzero(labelled) > _SPARSE * mask.size:
@@ -106,7 +143,43 @@ def count_strokes(mask: Mask, ignore_index: int) -> NDArray[np.int64] | None:
         np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
         while not np.array_equal(root, root[root]):
             root = root[root]
-    return np.bincount(ids[root == nodes], minlength=256).astype(np.int64)
+    return Strokes(y, x, ids, root)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a mask loses when it is resized by nearest neighbour.
+
+    Args:
+        strokes: int64 ``[256]``, strokes of each id of which no pixel is left; none in a mask that is not sparse.
+        classes: Ids of which no pixel is left, ascending.
+    """
+
+    strokes: NDArray[np.int64]
+    classes: tuple[int, ...]
+
+
+def count_lost(mask: Mask, strokes: Strokes | None, size: tuple[int, int]) -> Lost:
+    """Return what a mask ``[H, W]`` loses at `size`, ``(height, width)``.
+
+    Args:
+        mask: The mask. The ignore index may be lost too.
+        strokes: What `find_strokes` says of it.
+        size: What it is resized to.
+    """
+    rows, columns = (picked(*sides) for sides in zip(mask.shape, size, strict=True))
+    lost = np.zeros(256, np.int64) if strokes is None else strokes.count(strokes.lost(mask.shape, size))
+    gone = (count_ids(mask) > 0) & (count_ids(mask[np.ix_(rows, columns)]) == 0)
+    return Lost(lost, tuple(int(i) for i in np.flatnonzero(gone)))
+
+
+def picked(side: int, target: int) -> NDArray[np.bool_]:
+    """Return which of `side` rows nearest neighbour takes for `target`, as torch's interpolate: bool ``[side]``."""
+    step = np.float32(side) / np.float32(target)  # in float32, which decides where a product is nearly whole
+    rows = np.floor(np.arange(target, dtype=np.float32) * step).astype(np.int64)
+    picked = np.zeros(side, np.bool_)
+    picked[np.minimum(rows, side - 1)] = True
+    return picked
 
 
 @dataclass(slots=True)
@@ -122,6 +195,9 @@ class Survey:
         pixels: int64 ``[256]``, pixels of each id over all masks that could be read.
         masks_with: int64 ``[256]``, masks in which an id occurs.
         strokes: int64 ``[256]``, connected strokes of each id over the masks that are sparse themselves.
+        lost_strokes: int64 ``[256]``, those of `strokes` of which nothing is left at the size that a generator sees;
+            None where there is no such size (`Source.seen_at`).
+        lost: Mask -> ids of the classes of which nothing is left, likewise.
         sizes: ``(height, width)`` -> number of samples.
     """
 
@@ -133,6 +209,8 @@ class Survey:
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     masks_with: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     strokes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    lost_strokes: NDArray[np.int64] | None = None
+    lost: dict[str, tuple[int, ...]] = field(default_factory=dict)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     def add(
@@ -149,7 +227,7 @@ class Survey:
             image: Its image could be read.
             size: ``(height, width)``, None when neither file could be read.
             pixels: int64 ``[256]`` pixels per id, None without a readable mask.
-            strokes: What `count_strokes` says of the mask.
+            strokes: int64 ``[256]`` strokes per id; None without a sparse mask.
         """
         self.images += image
         if size is not None:
@@ -160,6 +238,12 @@ class Survey:
             self.masks_with += pixels > 0
         if strokes is not None:
             self.strokes += strokes
+
+    def add_lost(self, subject: str, lost: Lost) -> None:
+        """Count what the mask called `subject` loses."""
+        self.lost_strokes = lost.strokes + (0 if self.lost_strokes is None else self.lost_strokes)
+        if lost.classes:
+            self.lost[subject] = lost.classes
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -176,6 +260,15 @@ class Survey:
         if subjects and self.is_sparse(ignore_index):
             hint = "Beside the other classes they teach little; scribble on whatever else is in the picture"
             self.notes.append(Remark("scribbles of one class only", tuple(subjects), hint))
+
+    def note_lost(self, labels: LabelSpace) -> None:
+        """Note the masks of which whole classes are lost at the size that a generator sees them at."""
+        about = ((name, [labels.names[i] for i in ids if i in labels.names]) for name, ids in self.lost.items())
+        subjects = tuple(f"{name} ({', '.join(classes)})" for name, classes in about if classes)
+        if subjects:
+            what = "classes of which no pixel is left at the size of the images to make"
+            hint = "They are no labels of those images. Draw wider strokes, or set a larger generator.resolution"
+            self.notes.append(Remark(what, subjects, hint))
 
 
 def binary(survey: Survey, labels: LabelSpace) -> list[Remark]:

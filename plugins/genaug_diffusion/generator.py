@@ -15,8 +15,8 @@ from genaug.labels import LabelSpace
 from genaug.registry import Registry, default_registry
 from genaug.types import Draw, Refused, Sample
 from genaug_diffusion.base import load_pipeline, vae_factor
-from genaug_diffusion.images import SizeMode
 from genaug_diffusion.schedulers import training_scheduler
+from genaug_diffusion.sizes import SizeMode
 
 log = logging.getLogger("genaug")
 

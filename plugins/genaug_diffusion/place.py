@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from genaug.errors import ConfigError
 from genaug.hub.reference import HubRef, is_reference
@@ -45,6 +46,31 @@ def base_revision(base: str, revision: str | None) -> str | None:
         ConfigError: Both are given, and differ.
     """
     return HubRef.parse(base, revision=revision).revision if is_reference(base) else revision
+
+
+def base_resolution(look: ModelCheck, base: str, revision: str | None) -> int | None:
+    """Return the side in pixels of the images that a base was made for, from its small files.
+
+    None if they are not here: on the Hub, and not fetched by the library that loads the model. Nobody is asked.
+
+    Raises:
+        ConfigError: Neither a shipped base nor a model folder nor of a Hub id's form.
+    """
+    place, local = resolve_base(base, root=look.root, registry=look.registry)
+    found: list[Any] = []
+    for name, key in (("unet/config.json", "sample_size"), ("vae/config.json", "block_out_channels")):
+        file = Path(place) / name if local else _cached(place, name, base_revision(base, revision))
+        table = None if file is None else look.table("base", file)
+        found.append(None if table is None else table.get(key))
+    cells, channels = found
+    return cells * 2 ** (len(channels) - 1) if isinstance(cells, int) and isinstance(channels, list) else None
+
+
+def _cached(repo: str, file: str, revision: str | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, file, revision=revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def check_base(look: ModelCheck, base: str) -> None:

@@ -17,8 +17,9 @@ from genaug.types import Draw, Refused, Sample
 from genaug_diffusion.base import vae_factor
 from genaug_diffusion.generator import DiffusionGenerator
 from genaug_diffusion.guidance import late_guidance
-from genaug_diffusion.images import generation_size, resize_image
+from genaug_diffusion.images import resize_image
 from genaug_diffusion.schedulers import DEFAULT_STEPS, make_scheduler
+from genaug_diffusion.sizes import generation_size
 from genaug_diffusion.starting_noise import StartingNoise, first_signal
 from genaug_matchmask.adapter import LTAdapter
 from genaug_matchmask.adapter_files import FORMAT

@@ -12,9 +12,10 @@ from tqdm.auto import tqdm
 from genaug.errors import SampleError
 from genaug.types import Mask, Sample
 from genaug_diffusion.base import vae_factor
-from genaug_diffusion.images import generation_size, resize_image, resize_mask
+from genaug_diffusion.images import resize_image, resize_mask
 from genaug_diffusion.latents import LatentCache
 from genaug_diffusion.layout import LayoutPrompt
+from genaug_diffusion.sizes import generation_size
 from genaug_diffusion.starting_noise import StartingNoise
 from genaug_diffusion.training import Row
 from genaug_matchmask.condition import LayoutConditioner

@@ -20,8 +20,8 @@ from genaug.types import Sample
 from genaug_diffusion.adapter_folder import TAG
 from genaug_diffusion.base import unet_fingerprint
 from genaug_diffusion.curves import PREVIEWS, observer, save_rows
-from genaug_diffusion.images import generation_size
 from genaug_diffusion.selection import Chosen, split, survey
+from genaug_diffusion.sizes import generation_size
 from genaug_diffusion.training import AdapterTrainer, TrainingResult
 from genaug_matchmask.adapter import CRITICAL_LAYERS, LTAdapter
 from genaug_matchmask.adapter_files import FORMAT

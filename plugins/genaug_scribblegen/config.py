@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -157,6 +158,17 @@ class ScribbleGenOptions(Options):
             check_controlnet(look, self.controlnet)
         if self.adapter is not None:
             FORMAT.check(look, self.adapter)
+
+    def mask_size(self, look: ModelCheck) -> Callable[[tuple[int, int]], tuple[int, int]] | None:
+        """Return the size of the images to make, at which scribbles become hints; None, noted, if that is not known."""
+        from genaug_diffusion.place import base_resolution
+        from genaug_diffusion.sizes import generation_size
+
+        resolution = self.resolution or base_resolution(look, self.base, self.revision)
+        if resolution is None:
+            look.note("resolution", "left to the base, which is not here: strokes too thin for it are not looked for")
+            return None
+        return partial(generation_size, resolution=resolution, mode=self.size_mode)
 
     @field_validator("encode_ratio")
     @classmethod

@@ -15,11 +15,12 @@ from genaug.labels import LabelSpace
 from genaug.recipe import BuildContext
 from genaug.registry import Registry
 from genaug.rng import Rng
-from genaug.types import Draw, Image, Refused, Sample
+from genaug.types import Draw, Image, Mask, Refused, Sample
 from genaug_diffusion.base import vae_factor
 from genaug_diffusion.generator import DiffusionGenerator
-from genaug_diffusion.images import generation_size, resize_image, resize_mask
+from genaug_diffusion.images import resize_image, resize_mask
 from genaug_diffusion.latents import encode_moments, prediction_type
+from genaug_diffusion.sizes import generation_size
 from genaug_diffusion.text import PromptEncoder
 from genaug_scribblegen.adapter_files import FORMAT
 from genaug_scribblegen.checkpoint import load_adapter, weights_fingerprint
@@ -166,7 +167,8 @@ class ScribbleGenGenerator(DiffusionGenerator):
         if self.options.skip_unlabelled:
             if not np.isin(mask, self.labels.ids).any():
                 return "nothing is scribbled"
-            if (self.prompter.supervising(mask, prompt) == self.labels.ignore_index).all():
+            labels, _ = self._labels(draw, mask, prompt)
+            if (labels == self.labels.ignore_index).all():
                 height, width = self._size(draw)
                 return f"no stroke is left of the scribble at {width}x{height} pixels"
         return None
@@ -177,6 +179,9 @@ class ScribbleGenGenerator(DiffusionGenerator):
     def _prompt(self, draw: Draw) -> ScribblePrompt:
         assert draw.condition.mask is not None  # `_nothing_to_do`
         return self.prompter.prompt(draw.condition.mask, size=self._size(draw), where=f"sample {draw.key}")
+
+    def _labels(self, draw: Draw, mask: Mask, prompt: ScribblePrompt) -> tuple[Mask, int]:
+        return self.prompter.supervising(mask, prompt, size=self._size(draw), where=f"sample {draw.key}")
 
     def _sample(self, draws: Sequence[Draw]) -> list[Sample | Refused]:
         assert self.network is not None  # `prepare` ran
@@ -190,9 +195,9 @@ class ScribbleGenGenerator(DiffusionGenerator):
                 continue
             assert draw.condition.mask is not None  # `_nothing_to_do`
             prompt = self._prompt(draw)
-            lacking = {"unnamed": list(prompt.unnamed), "dropped": list(prompt.dropped)}
+            target, lost = self._labels(draw, draw.condition.mask, prompt)
+            lacking = {"unnamed": list(prompt.unnamed), "dropped": list(prompt.dropped), "lost_strokes": lost}
             meta = {"encode_ratio": ratio, "prompt": prompt.text, **lacking}
-            target = self.prompter.supervising(draw.condition.mask, prompt)
             results.append(Sample(draw.key, resize_image(image, draw.condition.size), target, meta))
         return results
 

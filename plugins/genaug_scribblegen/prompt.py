@@ -10,6 +10,7 @@ import numpy as np
 
 from genaug.errors import SampleError
 from genaug.labels import LabelSpace
+from genaug.sources.survey import find_strokes
 from genaug.types import Mask
 from genaug_diffusion.images import resize_mask
 from genaug_diffusion.text import PromptEncoder
@@ -21,6 +22,10 @@ _CUT = "%s: the prompt has no room for %s; further prompts are cut without a war
 _LOST = (
     "%s: its strokes of %s are too thin for generator.resolution: no pixel of them is left, and they label nothing; "
     "further strokes are lost without a warning"
+)
+_LOST_STROKES = (
+    "%s: strokes of %s are too thin for generator.resolution: no pixel of them is left, and they label nothing, though "
+    "others of these classes do; further strokes are lost without a warning"
 )
 
 
@@ -96,10 +101,22 @@ class ScribblePrompter:
         names = ", ".join(dict.fromkeys(self.names[i] for i in ids))
         return f"{self.options.prompt} of {names}" if names else self.options.prompt
 
-    def supervising(self, mask: Mask, prompt: ScribblePrompt) -> Mask:
-        """Return `mask` itself, or a copy without the ids that were no condition: outside the class table, or lost."""
+    def supervising(self, mask: Mask, prompt: ScribblePrompt, *, size: tuple[int, int], where: str) -> tuple[Mask, int]:
+        """Return the labels of the image made for a scribble, and how many of its strokes are none of them.
+
+        What was no condition is ignored: ids outside the class table, classes and strokes that are lost at the hint's
+        size. The labels are `mask` itself where there is nothing of that kind. Arguments as of `prompt`.
+        """
         known = np.isin(mask, [*(set(self.labels.ids) - set(prompt.dropped)), self.labels.ignore_index])
-        return mask if known.all() else np.where(known, mask, np.uint8(self.labels.ignore_index))
+        strokes, lost = None if mask.shape == size else find_strokes(mask, self.labels.ignore_index), 0
+        if strokes is not None and (gone := strokes.lost(mask.shape, size)).any():
+            known[strokes.y[gone], strokes.x[gone]] = False
+            counts = strokes.count(gone)
+            lost = int(counts[list(self.labels.ids)].sum())
+            partly = tuple(i for i in self.labels.ids if counts[i] and i not in prompt.dropped)
+            if partly:
+                self._warn(_LOST_STROKES, partly, where)
+        return mask if known.all() else np.where(known, mask, np.uint8(self.labels.ignore_index)), lost
 
     def _warn(self, text: str, ids: tuple[int, ...], where: str) -> None:
         if text not in self._warned:

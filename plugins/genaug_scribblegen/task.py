@@ -12,8 +12,9 @@ from tqdm.auto import tqdm
 
 from genaug.errors import SampleError
 from genaug.types import Mask, Sample
-from genaug_diffusion.images import SizeMode, generation_size, resize_image, resize_mask
+from genaug_diffusion.images import resize_image, resize_mask
 from genaug_diffusion.latents import LatentCache
+from genaug_diffusion.sizes import SizeMode, generation_size
 from genaug_diffusion.text import PromptEncoder
 from genaug_diffusion.training import Row
 from genaug_scribblegen.codec import HintCodec

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from genaug.labels import LabelSpace
 from genaug.rng import Rng
 from genaug.sources.base import Source
-from genaug.sources.survey import Survey, count_ids, count_strokes
+from genaug.sources.survey import Survey, count_ids, count_lost, find_strokes
 from genaug.types import Sample, SamplePart
 from genaug_scribbles.config import MadeScribblesOptions
 from genaug_scribbles.maker import make_scribbles
@@ -73,11 +73,15 @@ class MadeScribbles(Source):
             sample = self.outline(sample_id)
             pixels = strokes = None
             if sample.mask is not None:
-                pixels, strokes = count_ids(sample.mask), count_strokes(sample.mask, ignore)
+                pixels, strokes = count_ids(sample.mask), find_strokes(sample.mask, ignore)
                 if np.count_nonzero(pixels) - (pixels[ignore] > 0) == 1:
                     single.append(sample_id)
-            survey.add(image=sample.image is not None, size=sample.size, pixels=pixels, strokes=strokes)
+                if self.seen_at is not None:
+                    survey.add_lost(sample_id, count_lost(sample.mask, strokes, self.seen_at(sample.size)))
+            counts = None if strokes is None else strokes.count()
+            survey.add(image=sample.image is not None, size=sample.size, pixels=pixels, strokes=counts)
         survey.note_single_class(single, ignore)
+        survey.note_lost(self.labels)
         return survey
 
     def _scribbled(self, sample: Sample) -> Sample:

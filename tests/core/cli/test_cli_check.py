@@ -23,6 +23,13 @@ from genaug.config import Options
 
 class PaintOptions(Options):
     strange: str = "error"
+    side: int | None = None
+
+    def mask_size(self, look):
+        if self.side is None:
+            look.note("side", "not said")
+            return None
+        return lambda size: (self.side, self.side)
 
     @property
     def ignores_unknown_ids(self):
@@ -80,6 +87,7 @@ def test_json_says_the_same(recipe: Path) -> None:
     report = json.loads(check(recipe, "--json", "name=mine").stdout)
     assert (report["recipe"], report["ok"], report["conditions"]) == ("mine", True, None)
     ground = {"id": 0, "name": "ground", "pixels": 4, "share": 0.8, "masks": 2, "masks_share": 1.0, "strokes": None}
+    ground |= {"lost_strokes": None, "lost_masks": None}
     assert report["data"]["classes"][0] == ground
     assert (report["data"]["missing_classes"], report["data"]["ignored_share"]) == ([2], 0.375)
     assert (report["data"]["labelled_share"], report["data"]["sparse"]) == (0.625, False)
@@ -105,8 +113,36 @@ def test_scribbles_are_told_with_their_strokes(recipe: Path) -> None:
     assert (result.exit_code, "are ignored" in result.stdout) == (0, False)
     data = json.loads(check(recipe, "--json").stdout)["data"]
     ground = {"id": 0, "name": "ground", "pixels": 6, "share": 6 / 7, "masks": 2, "masks_share": 1.0, "strokes": 3}
+    ground |= {"lost_strokes": None, "lost_masks": None}
     assert (data["classes"][0], data["sparse"], data["ignored_share"]) == (ground, True, 0.965)
     assert data["labelled_share"] == pytest.approx(0.035)
+
+
+def test_strokes_that_the_generator_will_not_see_are_counted(recipe: Path) -> None:
+    root = recipe.parent
+    for name, columns in {"a": {0: 0, 4: 1, 8: 2}, "b": {1: 0, 5: 0}}.items():
+        sparse = np.full((12, 12), 255, np.uint8)
+        for column, class_id in columns.items():
+            sparse[:4, column] = class_id
+        Image.fromarray(sparse).save(root / "masks" / f"{name}.png")
+        Image.new("RGB", (12, 12)).save(root / "images" / f"{name}.png")
+    assert "note: generator.side: not said" in check(recipe).stdout
+    result = check(recipe, "generator.side=3")  # columns 0, 4 and 8
+    assert (result.exit_code, "not said" in result.stdout) == (0, False)
+    words = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "id class pixels share masks of all strokes lost" in words
+    assert "0 ground 12 60.00% 2 100% 3 2" in words
+    assert "1 tree 4 20.00% 1 50% 1 0" in words
+    assert "lost: of 2 of 5 strokes no pixel is left at the size of the images to make" in words
+    assert "left at the size of the images to make: 1x: masks/b.png (ground). They are no labels" in " ".join(words)
+    ground, tree, _ = json.loads(check(recipe, "generator.side=3", "--json").stdout)["data"]["classes"]
+    assert [(c["lost_strokes"], c["lost_masks"]) for c in (ground, tree)] == [(2, 1), (0, 0)]
+    assert "lost:" not in check(recipe, "generator.side=12").stdout
+    given = json.loads(check(recipe, "generator.side=3", "conditions={masks: masks}", "--json").stdout)
+    assert given["conditions"]["classes"][0]["lost_strokes"] == 2
+    assert (
+        given["data"]["classes"][0]["lost_strokes"] is None
+    )  # the generator says of no labelled sample that it needs it
 
 
 def test_problems_of_data_and_conditions_are_listed_with_exit_code_1(recipe: Path) -> None:

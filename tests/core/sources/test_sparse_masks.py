@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -14,7 +14,7 @@ from genaug.errors import DataError
 from genaug.labels import LabelSpace
 from genaug.sources.config import FolderOptions
 from genaug.sources.folder import FolderSource
-from genaug.sources.survey import Survey, count_ids, count_strokes
+from genaug.sources.survey import Survey, count_ids, count_lost, find_strokes
 
 LABELS = LabelSpace({0: "ground", 1: "tree", 2: "car"})
 Write = Callable[..., Path]
@@ -57,12 +57,12 @@ def flooded(mask: np.ndarray, ignore: int) -> list[int]:
     ignore=st.sampled_from([255, 0, 9]),
 )
 def test_strokes_are_what_is_connected(mask: np.ndarray, ignore: int) -> None:
-    counts = count_strokes(mask, ignore)
+    strokes = find_strokes(mask, ignore)
     if 4 * np.count_nonzero(mask != ignore) > mask.size:
-        assert counts is None
+        assert strokes is None
     else:
-        assert counts is not None
-        assert counts.tolist() == flooded(mask, ignore)
+        assert strokes is not None
+        assert strokes.count().tolist() == flooded(mask, ignore)
 
 
 def test_a_long_winding_stroke_is_one() -> None:
@@ -70,16 +70,48 @@ def test_a_long_winding_stroke_is_one() -> None:
     mask[::5] = 7
     for start in range(0, 100, 10):
         mask[start : start + 6, 0] = mask[start + 5 : start + 10, -1] = 7
-    counts = count_strokes(mask, 255)
-    assert counts is not None
-    assert counts[7] == counts.sum() == 1
+    strokes = find_strokes(mask, 255)
+    assert strokes is not None
+    assert strokes.count()[7] == strokes.count().sum() == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    mask=hnp.arrays(
+        np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.sampled_from([0, 3, 255, 255])
+    ),
+    size=st.tuples(st.integers(1, 48), st.integers(1, 48)),
+    keep=st.integers(1, 30),
+)
+def test_what_is_lost_is_what_torch_leaves_no_pixel_of(mask: np.ndarray, size: tuple[int, int], keep: int) -> None:
+    import torch
+
+    mask[np.arange(mask.size).reshape(mask.shape) % keep > 0] = 255
+    strokes = find_strokes(mask, 255)
+    lost = count_lost(mask, strokes, size)
+
+    def left(pixels: np.ndarray) -> bool:
+        there = torch.from_numpy(pixels.astype(np.uint8))[None, None]
+        return bool(torch.nn.functional.interpolate(there, size, mode="nearest").any())
+
+    assert lost.classes == tuple(int(i) for i in np.unique(mask) if not left(mask == i))
+    counts = [0] * 256
+    if strokes is not None:
+        for first in np.unique(strokes.first):
+            stroke = np.zeros_like(mask)
+            own = strokes.first == first
+            stroke[strokes.y[own], strokes.x[own]] = 1
+            counts[mask[strokes.y[first], strokes.x[first]]] += not left(stroke)
+    assert lost.strokes.tolist() == counts
 
 
 def test_only_sets_with_few_labelled_pixels_are_sparse() -> None:
     def survey(labelled: int) -> Survey:
         survey, mask = Survey(), np.full((10, 10), 255, np.uint8)
         mask.ravel()[:labelled] = 1
-        survey.add(image=True, size=mask.shape, pixels=count_ids(mask), strokes=count_strokes(mask, 255))
+        strokes = find_strokes(mask, 255)
+        counts = None if strokes is None else strokes.count()
+        survey.add(image=True, size=mask.shape, pixels=count_ids(mask), strokes=counts)
         return survey
 
     assert [survey(n).is_sparse(255) for n in (0, 1, 25, 26, 100)] == [False, True, True, False, False]
@@ -139,6 +171,40 @@ def test_scribbles_of_one_class_only_are_noted(write_pairs: Write) -> None:
     )
     (dense.layout.root / "use.txt").write_text("a\nb\n")
     assert dense.survey().notes == []
+
+
+def test_masks_that_lose_a_class_are_named_where_a_generator_says_how_small_it_sees_them(write_pairs: Write) -> None:
+    # Of every third row and column of 12 x 9 pixels the first is seen.
+    masks = {
+        "a": scribbled((0, 0, 0), (1, 1, 3), (1, 1, 4), (2, 4, 4), size=(12, 9)),
+        "b": scribbled((0, 3, 3), (0, 4, 7), (1, 5, 5), (1, 9, 6), size=(12, 9)),
+    }
+    source = folder(write_pairs(masks))
+    plain = source.survey()
+    assert (plain.notes, plain.lost, plain.lost_strokes) == ([], {}, None)
+    source.seen_at = lambda size: (size[0] // 3, size[1] // 3)
+    survey = source.survey()
+    assert survey.problems == []
+    assert survey.lost == {"masks/a.png": (1, 2)}
+    assert survey.lost_strokes is not None
+    assert survey.lost_strokes[[0, 1, 2, 255]].tolist() == [1, 2, 1, 0]
+    assert survey.strokes[[0, 1, 2]].tolist() == [3, 3, 1]
+    (note,) = map(str, survey.notes)
+    assert note.startswith("classes of which no pixel is left at the size of the images to make: 1x: masks/a.png (tree")
+    assert "(tree, car). They are no labels of those images." in note
+
+
+def test_dense_masks_lose_classes_too_and_unknown_ids_are_nothing_to_lose(write_pairs: Write) -> None:
+    mask = np.zeros((12, 9), np.uint8)
+    mask[1, 1], mask[2, 2], mask[4, 4] = 1, 77, 255
+    source = folder(write_pairs({"a": mask}))
+    source.seen_at = lambda _: (4, 3)
+    survey = source.survey()
+    assert survey.lost == {"masks/a.png": (1, 77, 255)}
+    assert survey.lost_strokes is not None
+    assert not survey.lost_strokes.any()
+    (note,) = map(str, survey.notes)
+    assert "1x: masks/a.png (tree). They" in note
 
 
 def test_one_class_in_the_whole_set_is_a_problem(write_pairs: Write) -> None:

@@ -14,7 +14,7 @@ from genaug.errors import ConfigError, SampleError
 from genaug.testing import GeneratorContract
 from genaug.types import Draw, Refused
 from genaug_diffusion.base import vae_factor
-from genaug_diffusion.images import generation_size
+from genaug_diffusion.sizes import generation_size
 from genaug_diffusion.testing import make_pipeline
 from genaug_matchmask.adapter import LTAdapter
 from genaug_matchmask.checkpoint import save_adapter

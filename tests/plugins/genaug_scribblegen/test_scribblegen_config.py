@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from genaug.cli.check import inspect
 from genaug.errors import ConfigError
 from genaug.models import check_models
 from genaug.recipe import load_recipe
@@ -126,11 +127,44 @@ def test_models_are_looked_for(root, make_network) -> None:
     assert f"has no {NULL}" in problems(adapter="adapter")[0]
 
 
+def test_the_size_of_masks_is_that_of_the_images_to_make(tmp_path: Path) -> None:
+    def size(**options: Any) -> tuple[int, int] | None:
+        model = ScribbleGenOptions(**{"base": "genaug-tiny", **options})
+        seen_at = model.mask_size(look)
+        return None if seen_at is None else seen_at((90, 120))
+
+    look = check_models(load_recipe(recipe(), root=tmp_path), ["generator"]).at("generator")
+    assert (look.problems, look.notes) == ([], [])
+    assert size() == (64, 64)  # the base's own
+    assert size(resolution=112, size_mode="keep_aspect") == (96, 128)
+    make_pipeline().save_pretrained(tmp_path / "base", safe_serialization=True)
+    assert size(base="base") == (64, 64)
+    assert look.notes == []
+    assert size(base="nobody/has-this") is None
+    (note,) = look.notes
+    assert note.startswith("generator.resolution: left to the base, which is not here")
+
+
+def test_check_tells_what_the_generator_would_drop(root) -> None:
+    scribble = np.full((256, 256), 255, np.uint8)
+    scribble[97:100, :], scribble[:, 121:124], scribble[41:44, 60:90] = 1, 4, 4
+    scribble[200:203, 5:9] = 4  # the only one that is seen
+    Image.fromarray(scribble).save(root / "masks" / "a.png")
+    Image.new("RGB", (256, 256)).save(root / "images" / "a.png")
+    given = inspect(load_recipe(recipe(), root=root))  # every fourth row and column
+    counts = {c["name"]: (c["lost_strokes"], c["lost_masks"]) for c in given["data"]["classes"]}
+    assert counts == {"dog": (2, 1), "cat": (2, 0)}
+    assert [note["subjects"] for note in given["data"]["notes"]] == [("masks/a.png (dog)",)]
+    wide = inspect(load_recipe(recipe(resolution=128), root=root))
+    assert [c["lost_strokes"] for c in wide["data"]["classes"]] == [0, 0]
+
+
 def test_looking_imports_nothing_heavy(root) -> None:
     (root / "recipe.yaml").write_text(yaml.safe_dump(recipe()))
     code = (
         "import sys; from genaug.models import check_models; from genaug.recipe import load_recipe; "
-        "assert check_models(load_recipe('recipe.yaml')).problems == []; "
+        "from genaug.cli.check import inspect; recipe = load_recipe('recipe.yaml'); "
+        "assert check_models(recipe).problems == []; assert inspect(recipe)['data']['classes'][1]['lost_masks'] == 0; "
         "assert not {'torch', 'diffusers', 'safetensors'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

@@ -79,7 +79,7 @@ def test_every_level_gets_its_images(make, samples) -> None:
     made = generator.generate(draws_of(samples[:1], 6), ignore_index=255)
     assert [s.meta["encode_ratio"] for s in made] == [0.3, 0.3, 0.6, 0.6, 1.0, 1.0]
     assert made[0].meta["prompt"].startswith("a high-quality, detailed, and professional image of ")
-    assert (made[0].meta["unnamed"], made[0].meta["dropped"]) == ([], [])
+    assert [made[0].meta[key] for key in ("unnamed", "dropped", "lost_strokes")] == [[], [], 0]
     assert difference(made[0], made[1]) > 5
     real = generator.pipe.vae.decode(
         module.encode_moments(generator.pipe.vae, np.asarray(Image.fromarray(samples[0].image).resize((64, 64))))[0][
@@ -161,7 +161,7 @@ def test_real_images_are_encoded_once(make, samples, monkeypatch) -> None:
 def test_any_size(make, mode: str) -> None:
     generator = make(size_mode=mode, resolution=32)
     mask = np.full((37, 61), 255, np.uint8)
-    mask[10:20, ::2] = 4
+    mask[10:20, 5:50] = 4
     sample = Sample("odd", np.full((37, 61, 3), 90, np.uint8), mask)
     made = generator.generate(draws_of([sample], 3), ignore_index=255)
     assert all(s.image.shape == (37, 61, 3) and s.image.std() > 0 for s in made)
@@ -223,7 +223,7 @@ def test_strokes_that_vanish_on_the_way_to_the_size_of_the_image_label_nothing(m
     neither[97:100], neither[:, 121:124] = 1, 4
     draws = [Draw(Sample(name, image, mask), 0, 1) for name, mask in (("c", cat), ("b", both), ("n", neither))]
     plain, made, refused = generator.generate(draws, ignore_index=255)
-    assert made.meta["dropped"] == [1]
+    assert (made.meta["dropped"], made.meta["lost_strokes"]) == ([1], 2)  # the cat's cuts the dog's in two
     assert made.meta["prompt"].endswith(" of cat")
     assert np.array_equal(made.mask, cat)
     assert difference(made, plain) == 0

@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from skimage.measure import label
 
 from genaug import LabelSpace
 from genaug.errors import SampleError
@@ -72,9 +73,12 @@ def test_ids_outside_the_class_table(encoder) -> None:
         strict.prompt(mask, size=SIZE, where="sample u")
     lax = ScribblePrompter(encoder, labels, ScribbleGenOptions(unknown_class="ignore"))
     assert lax.prompt(mask, size=SIZE, where="x").text == f"{START} of dog"
-    assert np.array_equal(lax.supervising(mask, ScribblePrompt("")), np.where(mask == 77, 255, mask))
+    same = {"size": mask.shape, "where": "x"}
+    target, lost = lax.supervising(mask, ScribblePrompt(""), **same)
+    assert np.array_equal(target, np.where(mask == 77, 255, mask))
+    assert lost == 0
     clean = scribble(i1=5)
-    assert lax.supervising(clean, ScribblePrompt("")) is clean
+    assert lax.supervising(clean, ScribblePrompt(""), **same)[0] is clean
 
 
 @settings(max_examples=25, deadline=None)
@@ -97,9 +101,37 @@ def test_what_the_hint_does_not_show_neither_supervises_nor_has_a_name(encoder, 
     assert found.text == (f"a photo of {names}" if names else "a photo")
     drawn = set(np.unique(mask).tolist()) - {255}
     assert found.dropped == tuple(sorted(drawn - shown))
-    target = prompter.supervising(mask, found)
+    target, lost = prompter.supervising(mask, found, size=(height, width), where="x")
     assert set(np.unique(target).tolist()) - {255} == shown
-    assert (target[np.isin(mask, list(shown))] == mask[np.isin(mask, list(shown))]).all()
+    seen = np.ix_(np.arange(height) * 96 // height, np.arange(width) * 80 // width)
+    expected, gone = np.full_like(mask, 255), 0
+    for class_id in drawn:
+        strokes, count = label(mask == class_id, connectivity=2, return_num=True)
+        left = set(np.unique(strokes[seen])) - {0}
+        expected[np.isin(strokes, list(left))] = class_id
+        gone += count - len(left)
+    if 4 * (mask != 255).sum() <= mask.size:  # otherwise there are regions, told by class only
+        assert np.array_equal(target, expected)
+        assert lost == gone
+
+
+def test_a_lost_stroke_labels_nothing_though_its_class_has_others(encoder, caplog) -> None:
+    prompter = ScribblePrompter(encoder, LabelSpace({1: "dog", 2: "cat"}), ScribbleGenOptions())
+    mask = np.full((64, 64), 255, np.uint8)
+    mask[16, 10:30] = mask[33, 5:20] = 1
+    mask[50:53, 50:53] = mask[8, 1:50] = 2
+    how = {"size": (8, 8), "where": "sample a"}
+    prompt = prompter.prompt(mask, **how)
+    assert prompt.dropped == ()
+    assert caplog.messages == []
+    for _ in range(2):
+        target, lost = prompter.supervising(mask, prompt, **how)
+    assert lost == 2
+    expected = mask.copy()
+    expected[33] = expected[50:53] = 255
+    assert np.array_equal(target, expected)
+    (message,) = caplog.messages
+    assert message.startswith("sample a: strokes of dog, cat are too thin for generator.resolution")
 
 
 def test_lost_strokes_are_warned_about_once(encoder, caplog) -> None:

@@ -185,6 +185,17 @@ def test_the_survey_is_of_the_scribbles():
         assert survey.pixels[class_id] == sum((mask == class_id).sum() for mask in scribbles)
         assert survey.strokes[class_id] == sum(label(mask == class_id, connectivity=2).max() for mask in scribbles)
     assert [str(note)[:42] for note in survey.notes] == ["scribbles of one class only: 1x: plain. Be"]
+    assert survey.lost_strokes is None
+    source.seen_at = lambda size: (size[0] // 8, size[1] // 8)
+    small, expected = source.survey(), {}
+    for sample in source:
+        if sample.mask is not None:
+            drawn, left = set(np.unique(sample.mask)), set(np.unique(sample.mask[::8, ::8]))
+            expected |= {sample.id: tuple(sorted(drawn - left))} if drawn - left else {}
+    assert small.lost == expected
+    assert small.lost_strokes is not None
+    assert 0 < small.lost_strokes.sum() < small.strokes.sum()
+    assert len(small.notes) == 1 + bool(expected)
 
 
 def test_a_set_that_cannot_be_read_is_told_as_the_wrapped_source_tells_it(write_pairs):
