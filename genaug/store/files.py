@@ -148,7 +148,7 @@ def decode_png(data: bytes, mode: str, *, where: Path) -> np.ndarray:
         StoreError: Not a PNG, damaged, of another mode, or larger than Pillow decodes.
     """
     try:
-        with PILImage.open(io.BytesIO(data)) as picture:
+        with PILImage.open(io.BytesIO(data), formats=("PNG",)) as picture:
             found = picture.mode
             array = np.array(picture)
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:

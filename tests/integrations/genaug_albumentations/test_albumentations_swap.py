@@ -1,12 +1,16 @@
 import albumentations as A
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from noise_helpers import FILTERS, OFFLINE, make_recipe
 
 from genaug.engine import run
 from genaug.errors import ConfigError, SampleError, StoreError
+from genaug.labels import LabelSpace
 from genaug.store import SampleStore
 from genaug_albumentations import SyntheticSwap
+from genaug_albumentations.replacement import KnownIds
 
 LABELS = {1: "grass", 4: "road", 7: "car"}
 NEW = hasattr(A.BasicTransform, "sample_parameters")
@@ -234,3 +238,19 @@ def test_arguments_are_checked(mixed_store, tmp_path):
         SyntheticSwap(mixed_store, LABELS, balanced=True)
     with pytest.raises(ValueError, match="'balanced' are not valid"):
         SyntheticSwap(mixed_store, LABELS, balanced=True, strict=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.integers(0, 255), min_size=2), st.lists(st.integers(0, 255), min_size=1))
+def test_ids_are_looked_up_in_any_class_table(ids, pixels):
+    ignored, *classes = sorted(ids, key=lambda i: i * 37 % 256)
+    known = KnownIds(LabelSpace(dict.fromkeys(classes, "x"), ignored), where="here")
+    known.check(np.array([sorted(ids)], np.uint8))
+    strange = sorted(set(pixels) - ids)
+    mask = np.array([pixels], np.uint8)
+    if not strange:
+        known.check(mask)
+        return
+    with pytest.raises(SampleError) as caught:
+        known.check(mask)
+    assert caught.value.found == f"the mask has ids {strange}, which have no class"
