@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -97,16 +98,10 @@ class Listing:
                 Files of any type count for names: a repository with such a name is not one to trust with the others.
         """
         where = str(self.ref)
-        for path in self.files:
-            check_name(path, where)
         wanted = [file for file in self.files.values() if is_wanted(file.path)]
-        check_together([file.path for file in wanted], where)
-        for file in wanted:
-            limit = LIMITS[PurePosixPath(file.path).suffix]
-            if file.size > limit:
-                raise HubError(f"{file.path} has {file.size:,} bytes", where=where, allowed=f"at most {limit:,}")
-        if len(wanted) > MAX_FILES:
-            raise HubError(f"{len(wanted):,} files", where=where, allowed=f"at most {MAX_FILES:,}")
+        sizes = {file.path: file.size for file in wanted}
+        for error in chain(name_errors(self.files, where), clashes(sizes, where), size_errors(sizes, where)):
+            raise error
         if (total := sum(file.size for file in wanted)) > max_bytes:
             found, allowed = f"{total / GIB:.1f} GiB in {len(wanted)} files", f"at most {max_bytes / GIB:.1f} GiB"
             raise HubError(found, where=where, allowed=allowed, hint=f"If it is right, {more}")
@@ -119,35 +114,28 @@ def is_wanted(path: str) -> bool:
     return pure.suffix in LIMITS and not any(part.startswith(".") for part in pure.parts)
 
 
-def check_name(path: str, where: str) -> None:
-    """Refuse a name that leads out of a folder, or that some system could not write.
-
-    Raises:
-        HubError: It is such.
-    """
-    parts = path.split("/")
-    bad = any(part in ("", ".", "..") or part != part.strip() for part in parts)
-    if bad or len(parts) > 16 or any(c in '\\:*?"<>|' or not c.isprintable() for c in path):
-        raise HubError(
-            f"a file called {path!r}"[:200], where=where, allowed="names inside the folder", hint="Do not trust it"
-        )
-    long = max(len(part.encode()) for part in parts)
-    if long > MAX_NAME or len(path.encode()) > MAX_PATH:
-        found = f"a name of {long} bytes, {len(path.encode())} with its folders: {path[:60]!r}"
-        raise HubError(found, where=where, allowed=f"at most {MAX_NAME}, and {MAX_PATH} with folders")
+def name_errors(paths: Iterable[str], where: str) -> Iterator[HubError]:
+    """Yield what is wrong with names that lead out of a folder, or that some system could not write."""
+    for path in paths:
+        parts = path.split("/")
+        bad = any(part in ("", ".", "..") or part != part.strip() for part in parts)
+        if bad or len(parts) > 16 or any(c in '\\:*?"<>|' or not c.isprintable() for c in path):
+            found = f"a file called {path!r}"[:200]
+            yield HubError(found, where=where, allowed="names inside the folder", hint="Do not trust it")
+            continue
+        long = max(len(part.encode()) for part in parts)
+        if long > MAX_NAME or len(path.encode()) > MAX_PATH:
+            found = f"a name of {long} bytes, {len(path.encode())} with its folders: {path[:60]!r}"
+            yield HubError(found, where=where, allowed=f"at most {MAX_NAME}, and {MAX_PATH} with folders")
 
 
-def check_together(paths: Collection[str], where: str) -> None:
-    """Refuse names that some system cannot keep apart, or that are a file and a folder at once.
-
-    Raises:
-        HubError: There are such.
-    """
+def clashes(paths: Collection[str], where: str) -> Iterator[HubError]:
+    """Yield what is wrong with names that some system cannot keep apart, or that are a file and a folder at once."""
     files: dict[str, str] = {}
     for path in paths:
         if (other := files.setdefault(_folded(path), path)) != path:
             found = f"files {other[-80:]!r} and {path[-80:]!r}, which are one where case does not count"
-            raise HubError(found, where=where, hint="Ask its author to rename one")
+            yield HubError(found, where=where, hint="Ask its author to rename one")
     for path in paths:
         for folder in map(str, PurePosixPath(_folded(path)).parents):
             # The client's notes about a file lie beside each other likewise, in a tree of their own.
@@ -155,7 +143,17 @@ def check_together(paths: Collection[str], where: str) -> None:
                 same = files.get(folder.removesuffix(suffix)) if folder.endswith(suffix) else None
                 if same is not None:
                     found = f"{same[-80:]!r} and {path[-80:]!r}, for which it would be file and folder at once"
-                    raise HubError(found, where=where, hint="Do not trust it")
+                    yield HubError(found, where=where, hint="Do not trust it")
+
+
+def size_errors(sizes: Mapping[str, int], where: str) -> Iterator[HubError]:
+    """Yield which files are too large for their type, by their bytes, and whether there are too many."""
+    for path, size in sizes.items():
+        limit = LIMITS[PurePosixPath(path).suffix]
+        if size > limit:
+            yield HubError(f"{path} has {size:,} bytes", where=where, allowed=f"at most {limit:,}")
+    if len(sizes) > MAX_FILES:
+        yield HubError(f"{len(sizes):,} files", where=where, allowed=f"at most {MAX_FILES:,}")
 
 
 def _folded(path: str) -> str:

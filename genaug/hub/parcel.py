@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ from pydantic import Field
 
 from genaug.config import Options, validate
 from genaug.errors import ConfigError
+from genaug.hub.errors import HubError
+from genaug.hub.listing import clashes, is_wanted, name_errors, size_errors
 from genaug.hub.places import machine_paths
 from genaug.hub.reference import RepoType
 from genaug.hub.shards import Packed
+
+#: What one message lists.
+_NAMED = 5
 
 
 class Figure(Options):
@@ -70,6 +76,39 @@ def size_of(content: Path | bytes | Packed) -> int:
     if isinstance(content, Packed):
         return content.size
     return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def check_fetchable(parcel: Parcel, where: str, *, beside: Collection[str] = ()) -> None:
+    """Refuse to publish what `genaug pull` refuses or leaves behind, as that judges it.
+
+    Args:
+        parcel: What is to be published.
+        where: How messages name it.
+        beside: Names of other files that the repository holds.
+
+    Raises:
+        HubError: There is such; its files are named.
+    """
+    sizes = {name: size_of(content) for name, content in parcel.files.items()}
+    shards = [content for content in parcel.files.values() if isinstance(content, Packed)]
+    packed = [name for shard in shards for _, places in shard.rows for name in places.values()]
+    together = [*sizes, *filter(is_wanted, beside)]
+    errors = chain(
+        name_errors([*sizes, *packed, *beside], where),
+        clashes(together, where),
+        clashes(packed, where),
+        size_errors(sizes, where),
+    )
+    found = [error.found for error in errors]
+    found += [f"{name!r}, which is hidden or of another type" for name in (*sizes, *packed) if not is_wanted(name)]
+    if found:
+        more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise HubError(
+            f"'genaug pull' would refuse it: {'; '.join(found[:_NAMED])}{more}",
+            where=where,
+            allowed='names without \\ : * ? " < > | and control characters, not hidden, different in more than case',
+            hint="Rename these. A sample is named after the file it is made from: rename that and make the store again",
+        )
 
 
 def read_figures(path: Path) -> tuple[Figure, ...]:

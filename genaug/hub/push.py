@@ -17,7 +17,7 @@ from genaug.hub.client import is_offline, make_client
 from genaug.hub.errors import HubError, hub_errors
 from genaug.hub.licenses import check_license
 from genaug.hub.listing import Listing, read_listing
-from genaug.hub.parcel import Parcel, Wishes, read_figures, size_of
+from genaug.hub.parcel import Parcel, Wishes, check_fetchable, read_figures, size_of
 from genaug.hub.reference import HubRef
 from genaug.hub.shards import Packed
 from genaug.hub.stores import store_parcel
@@ -88,7 +88,8 @@ def push(
     Raises:
         ConfigError: No license, a base model nobody else has, and the like.
         AdapterError, StoreError: The folder is not fit to be published.
-        HubError: The Hub cannot be reached or refuses; the repository's content is as before, a new one is empty.
+        HubError: `pull` would refuse it; the Hub cannot be reached or refuses. The repository's content is as before, a
+            new one is empty.
     """
     folder = Path(folder).expanduser()
     is_store = _is_store(folder)
@@ -104,6 +105,7 @@ def push(
     target = Target(_reference(repo, is_store), private, create_pr, version)
     _check_version(target)
     parcel = (store_parcel if is_store else adapter_parcel)(folder, target.ref.repo, wishes)
+    check_fetchable(parcel, str(folder))
     report = {
         "repo": target.ref.repo,
         "type": parcel.type,
@@ -172,6 +174,7 @@ def send(api: HfApi, parcel: Parcel, target: Target) -> dict[str, Any]:
         raise HubError("the repository is there already, and it is public", where=where, hint=hint)
     _check_kind(api, parcel, listing)
     stale = [name for name in listing.files if name.startswith(parcel.owned) and name not in parcel.files]
+    check_fetchable(parcel, where, beside=sorted(set(listing.files).difference(stale, parcel.files)))
     result = {
         "url": f"{api.endpoint}/{'datasets/' if ref.type == 'dataset' else ''}{ref.repo}",
         "commit": listing.commit,

@@ -8,6 +8,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from genaug.errors import ConfigError, GenaugError, StoreError
 from genaug.hub import shards
 from genaug.hub.adapters import foreign_labels
 from genaug.hub.card import store_card
-from genaug.hub.listing import check_name, check_together
+from genaug.hub.listing import clashes, name_errors
 from genaug.hub.parcel import Parcel, Wishes, inside
 from genaug.hub.places import clean, machine_paths
 from genaug.recipe import digest
@@ -177,9 +178,8 @@ def unpack_store(folder: Path, *, where: str) -> None:
         StoreError, HubError: Its tables or shards are damaged, or name files outside of it; one line.
     """
     names = {name for name in store_names(SampleStore.open(folder)) if name.endswith(".png")}
-    for name in names:
-        check_name(name, where)
-    check_together(names, where)
+    for error in chain(name_errors(names, where), clashes(names, where)):
+        raise error
     shards.unpack(folder, names, where=where)
 
 

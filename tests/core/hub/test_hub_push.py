@@ -254,6 +254,32 @@ def test_a_picture_that_is_none(adapter) -> None:
     push(adapter, "me/x", license="mit", pictures=False, dry_run=True)
 
 
+def test_names_that_a_pull_refuses(hub, tmp_path, adapter) -> None:
+    (adapter / "adapter_model.safetensors").rename(adapter / "a:b.safetensors")
+    for dry_run in (True, False):
+        with pytest.raises(
+            HubError, match=r"'genaug pull' would refuse it: a file called 'a:b.safetensors'\. Allowed: na"
+        ):
+            push(adapter, "me/x", license="mit", dry_run=dry_run)
+    assert hub.log == []
+    (adapter / "a:b.safetensors").rename(adapter / ".weights.safetensors")
+    with pytest.raises(HubError, match=r"'\.weights\.safetensors', which is hidden"):
+        push(adapter, "me/x", license="mit")
+    assert hub.log == []
+
+
+def test_names_that_clash_with_what_is_there(hub, adapter) -> None:
+    theirs = hub.put("me/x", {"Readme.MD": b"theirs", "Readme.md": b"theirs", "run.PY": b"", "run.py": b""})
+    with pytest.raises(HubError, match=r"files 'README.md' and 'Readme.md', which are one where case") as error:
+        push(adapter, "me/x", license="mit")
+    assert "run" not in str(error.value)  # of a type that is never fetched
+    assert len(theirs.commits) == 1
+    repo = hub.put("me/y", {"a:b.txt": b"theirs"})
+    with pytest.raises(HubError, match=r"hf-hub:me/y: 'genaug pull' would refuse it: a file called 'a:b.txt'"):
+        push(adapter, "me/y", license="mit")
+    assert list(repo.files) == ["a:b.txt"]
+
+
 def test_unfinished_damaged_and_nan_adapters_are_not_published(tmp_path, adapter) -> None:
     from hub_folders import weights
 

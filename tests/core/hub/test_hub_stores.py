@@ -279,6 +279,26 @@ def test_tables_of_another_form(published, tmp_path, place, key, value, message)
     assert not list(tmp_path.glob("here*"))
 
 
+@pytest.mark.parametrize(
+    ("limit", "ids", "told"),
+    [
+        (10_000, ["m_0", "M_0"], "files 'conditions/M_0.png' and 'conditions/m_0.png', which are one where case"),
+        (2, ["m_0", "M_0"], "files 'images/m_0_0.png' and 'images/M_0_0.png', which are one where case"),
+        (2, ["m_0", "m:1"], "a file called 'images/m:1_0.png'"),
+    ],
+)
+def test_samples_that_a_pull_refuses_are_not_published(hub, tmp_path, monkeypatch, limit, ids, told) -> None:
+    """As files and packed: the message says which, and nothing is asked of the Hub."""
+    monkeypatch.setattr("genaug_noise.NoiseMasks.ids", lambda _: ids)
+    monkeypatch.setattr("genaug.hub.shards.MAX_PICTURES", limit)
+    store = write_store(tmp_path, generator={"refuse": [], "images_per_mask": 1})
+    for dry_run in (True, False):
+        with pytest.raises(HubError, match=r"'genaug pull' would refuse it: .*the file it is made from") as error:
+            push(store, "me/odd", license="mit", dry_run=dry_run)
+        assert told in str(error.value)
+    assert hub.log == []
+
+
 def test_a_store_larger_than_allowed(published, tmp_path) -> None:
     with pytest.raises(HubError, match="--max-size"):
         pull("datasets/me/noise", tmp_path / "here", max_bytes=1000)
