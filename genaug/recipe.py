@@ -14,6 +14,7 @@ from genaug.config import ENDINGS, ONLINE, Options, RecipeConfig, SourceConfig, 
 from genaug.errors import ConfigError, did_you_mean
 from genaug.hub.reference import local_path
 from genaug.labels import LabelSpace
+from genaug.recipe_options import read_options
 from genaug.registry import Registry, default_registry
 from genaug.rng import Rng
 
@@ -139,15 +140,19 @@ def predictor_of(path: Path, where: str) -> str:
 def check_options(
     registry: Registry, kind: str, use: str, options: Mapping[str, Any], *, where: str
 ) -> tuple[dict[str, Any], Any]:
-    """Validate a component's options; return them with defaults filled in, and as the model (None without one)."""
+    """Validate a component's options; return them with defaults filled in, and as the model (None without one).
+
+    Raises:
+        ConfigError, UnknownComponentError: They are wrong; nobody provides the component.
+        PluginError: Its model is broken.
+    """
     component = registry.component(kind, use, where=where)
     model = registry.config_model(component)
     if model is None:
         if options:
             raise ConfigError(f"unknown key {sorted(options)[0]!r}", where=where, allowed=f"{use} takes no options")
         return {}, None
-    checked = validate(model, dict(options), where=where)
-    table = checked.model_dump(mode="json")
+    table, checked = read_options(registry, component, model, options, where=where)
     nested = table.get("predictor")
     if isinstance(nested, dict) and "use" in nested:  # what `BuildContext.predictor` will build, hours later
         inner = {key: value for key, value in nested.items() if key != "use"}

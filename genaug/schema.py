@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import PydanticJsonSchemaWarning, models_json_schema
 
 from genaug.component_config import ComponentConfig
 from genaug.config import Options, RecipeConfig
@@ -70,7 +70,9 @@ def _option_models(registry: Registry, kind: str) -> dict[str, type[BaseModel]]:
     for name in registry.names(kind):
         try:
             model = registry.config_model(registry.component(kind, name)) or _NoOptions
-            names, definitions = _definitions([model])
+            with warnings.catch_warnings():  # of defaults without a JSON form, which no recipe can hold either
+                warnings.simplefilter("error", PydanticJsonSchemaWarning)
+                names, definitions = _definitions([model])
             _with_name(definitions[names[model]], kind)
         except Exception as error:  # a stranger's model may hold, and do, anything
             told = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from pydantic import BaseModel
 
 from genaug.component import Component
 from genaug.config import read_recipe
-from genaug.errors import PluginWarning
+from genaug.errors import ConfigError, PluginWarning
 from genaug.interfaces import Filter, Generator, Mixer, PseudoLabeler
+from genaug.recipe import check_options
 from genaug.registry import GROUP, Registry, is_installed
 
 #: What may not be imported before a component is used.
@@ -97,6 +99,13 @@ class PluginContract:
                 # As without options; one that its answer depends on may have no default, which leaves it open.
                 said = getattr(model.model_construct(), "judges_unlabeled", None)
                 assert said in (None, registry.load(component).judges_unlabeled), f"filter {component.name}"
+
+    def test_options_can_stand_in_recipes(self) -> None:
+        """Defaults have a JSON form: stores keep the recipe with every option filled in."""
+        registry = self.registry()
+        for component in self.components():
+            with contextlib.suppress(ConfigError):  # an option without a default, whose values are not known here
+                check_options(registry, component.kind, component.name, {}, where=f"{component.kind} {component.name}")
 
     def test_ready_recipes_can_be_read(self) -> None:
         """The files are shipped, and are tables."""

@@ -302,6 +302,7 @@ def genaug_components():
 def genaug_recipes():
     return {recipes}
 
+from pydantic import Field
 from genaug.config import Options
 from genaug.interfaces import Filter
 
@@ -315,6 +316,10 @@ class Plain(Options):
 class Boasts(Options):
     '''Options.'''
     judges_unlabeled = property(lambda self: True)
+
+class Holds(Options):
+    '''Options.'''
+    score: object = Field(abs, description="A function.")
 """
 GOOD = {"imports": "", "name": "sound", "target": "{m}:Judge", "config": None, "summary": "yes", "recipes": {}}
 
@@ -326,6 +331,7 @@ GOOD = {"imports": "", "name": "sound", "target": "{m}:Judge", "config": None, "
         ({"imports": "import tensorflow"}, {"listing_and_checking_import_nothing_heavy"}),
         ({"summary": " "}, {"everything_is_described"}),
         ({"config": "{m}:Plain"}, {"everything_is_described"}),
+        ({"config": "{m}:Holds"}, {"options_can_stand_in_recipes"}),
         ({"config": "{m}:Boasts"}, {"options_of_filters_say_what_filters_say"}),
         ({"target": "{m}:Nothing"}, {"targets_are_what_they_say"}),
         ({"target": "{m}:Plain"}, {"targets_are_what_they_say"}),
