@@ -72,7 +72,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield "nothing was sent; README.md would be:\n"
         yield report["card"]
     elif report["unchanged"]:
-        yield f"unchanged {report['url']} at {report['commit']}"
+        yield f"unchanged {report['pull_request'] or report['url']} at {report['commit']}"
     else:
         yield f"sent      {report['sent']} files, {report['removed']} removed"
         yield f"commit    {report['pull_request'] or report['url']} at {report['commit']}"

@@ -86,6 +86,10 @@ class Listing:
     private: bool
     files: dict[str, RemoteFile]
 
+    def lacks(self, name: str, content: Path | bytes) -> bool:
+        """Return True unless a file of this name and content is there."""
+        return name not in self.files or not self.files[name].holds(content)
+
     def wanted(self, max_bytes: int = MAX_BYTES, *, more: str = "allow more with --max-size") -> list[RemoteFile]:
         """Return the files that may be fetched; those of other types are left where they are.
 

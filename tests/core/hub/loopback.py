@@ -46,6 +46,7 @@ class Repo:
     commits: dict[str, dict[str, Entry]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    proposals: list[dict[str, object]] = field(default_factory=list)
 
     def commit(self, files: dict[str, Entry], ref: str = "main") -> str:
         text = repr((len(self.commits), sorted((name, entry.sha256) for name, entry in files.items())))
@@ -277,6 +278,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, {"branches": [], "converts": [], "tags": tags})
         if verb == "tree":
             return self._tree(repo, argument, recursive=query.get("recursive", ["false"])[0].lower() in ("true", "1"))
+        if verb == "discussions":
+            return self._discussions(repo, query)
         if verb == "preupload":
             return self._preupload(repo, argument, json.loads(body))
         if verb == "commit":
@@ -294,6 +297,13 @@ class _Handler(BaseHTTPRequestHandler):
         about |= {"lastModified": DATE, "createdAt": DATE, "tags": [], "downloads": 0, "likes": 0}
         about["siblings"] = [{"rfilename": path} for path in sorted(repo.commits[oid])]  # type: ignore[assignment]
         return self._answer(200, about)
+
+    def _discussions(self, repo: Repo, query: dict[str, list[str]]) -> None:
+        """One a page, so that whoever asks has to go on."""
+        assert query["type"] == ["pull_request"]
+        found = [proposal for proposal in repo.proposals if proposal["status"] == query["status"][0]]
+        start = int(query["p"][0])
+        self._answer(200, {"discussions": found[start : start + 1], "count": len(found), "start": start})
 
     def _tree(self, repo: Repo, argument: str, *, recursive: bool) -> None:
         revision, _, below = argument.partition("/")
@@ -382,11 +392,16 @@ class _Handler(BaseHTTPRequestHandler):
                 files.pop(value["path"], None)
             elif kind == "deletedFolder":
                 files = {path: entry for path, entry in files.items() if not path.startswith(value["path"])}
-        proposal = bool(query.get("create_pr"))
-        oid = repo.commit(files, "refs/pr/1" if proposal else unquote(revision))
+        found = "dataset" if self.path.startswith("/api/datasets/") else "model"
+        proposal, number = bool(query.get("create_pr")), len(repo.proposals) + 1
+        oid = repo.commit(files, f"refs/pr/{number}" if proposal else unquote(revision))
         answer = {"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/{name}/commit/{oid}"}
         if proposal:
-            answer["pullRequestUrl"] = f"{self.hub.url}/{name}/discussions/1"
+            title = next(line["value"]["summary"] for line in lines if line["key"] == "header")
+            about = {"num": number, "title": title, "status": "open", "isPullRequest": True, "createdAt": DATE}
+            repo.proposals.append({**about, "author": {"name": self._user()}, "repo": {"name": name, "type": found}})
+            place = f"datasets/{name}" if found == "dataset" else name
+            answer["pullRequestUrl"] = f"{self.hub.url}/{place}/discussions/{number}"
         return self._answer(200, answer)
 
     # ------------------------------------------------------------------ reading

@@ -86,6 +86,36 @@ def test_a_proposal_leaves_the_main_branch_alone(hub, adapter) -> None:
         push(adapter, "org/scenes", license="mit", create_pr=True, version="v1")
 
 
+def test_a_proposal_repeated_does_nothing(hub, adapter) -> None:
+    theirs = hub.put("org/scenes", {"x.txt": b""})
+    for license in ("mit", "apache-2.0"):
+        push(adapter, "org/scenes", license=license, create_pr=True)
+    theirs.proposals.insert(0, {**theirs.proposals[0], "num": 9, "title": "somebody's words", "status": "open"})
+    commits = len(theirs.commits)
+    for license, number in (("mit", 1), ("apache-2.0", 2)):
+        again = push(adapter, "org/scenes", license=license, create_pr=True)
+        assert (again["unchanged"], again["sent"], again["removed"]) == (True, 0, 0)
+        assert again["pull_request"] == f"{hub.url}/org/scenes/discussions/{number}"
+        assert again["commit"] == theirs.refs[f"refs/pr/{number}"]
+    assert len(theirs.commits) == commits
+    assert not hub.requests("refs/pr/9")  # not one of ours
+    theirs.proposals[1]["status"] = "closed"
+    assert not push(adapter, "org/scenes", license="mit", create_pr=True)["unchanged"]
+
+
+def test_a_proposal_that_leaves_something_more_is_another_one(hub, adapter) -> None:
+    theirs = hub.put("org/scenes", {"x.txt": b""})
+    push(adapter, "org/scenes", license="mit", create_pr=True)
+    push(adapter, "org/scenes", license="mit", create_pr=True, pictures=False)
+    assert len(theirs.proposals) == 2
+    proposed = theirs.commits[theirs.refs["refs/pr/1"]]
+    theirs.commit({**theirs.files, **proposed})  # merged, without the proposal's page being closed
+    assert push(adapter, "org/scenes", license="mit", create_pr=True, pictures=False)["pull_request"].endswith("/2")
+    hub.fail("GET .*/discussions", 403, headers={"X-Error-Message": "discussions are disabled"})
+    with pytest.raises(HubError, match="discussions are disabled"):
+        push(adapter, "org/scenes", license="mit", create_pr=True)
+
+
 def test_a_version_stays_what_it_is(hub, adapter) -> None:
     push(adapter, "me/scenes", license="mit", version="v1")
     with pytest.raises(HubError, match=r"version 'v1' is another commit already\. Others rely on it"):

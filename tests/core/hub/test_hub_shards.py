@@ -123,6 +123,10 @@ def test_a_proposal_may_be_packed(hub, store, small_limits) -> None:
     proposed = theirs.commits[theirs.refs["refs/pr/1"]]
     assert report["sent"] == len(report["files"]) == len(proposed) - 1
     assert "shards/train-00000.parquet" in proposed
+    hub.log.clear()
+    again = push(store, "org/noise", license="mit", create_pr=True)
+    assert (again["unchanged"], again["pull_request"]) == (True, f"{hub.url}/datasets/org/noise/discussions/1")
+    assert not hub.requests("PUT|preupload|/commit/")
 
 
 def test_what_the_viewer_is_told(packed, store) -> None:
