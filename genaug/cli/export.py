@@ -11,6 +11,7 @@ import click
 
 from genaug.cli.complete import components
 from genaug.errors import ConfigError
+from genaug.hub.reference import is_reference
 
 if TYPE_CHECKING:
     from genaug.export import SampleSet
@@ -36,10 +37,10 @@ def command(
 ) -> None:
     """Write the samples of a store into the folder OUT in another format.
 
-    SOURCE is the folder that 'genaug run' or 'genaug generate' filled, or a recipe. Of a store, what every filter keeps
-    is written, with the masks that filters left. With --data, or a recipe that makes no samples, it is the recipe's
-    labelled data, whatever their format. KEY=VALUE are options of the format. OUT appears when everything is written; a
-    folder that is neither empty nor an earlier export is refused.
+    SOURCE is the folder that 'genaug run' or 'genaug generate' filled, hf-hub:datasets/ORG/NAME@REV, or a recipe. Of a
+    store, what every filter keeps is written, with the masks that filters left. With --data, or a recipe that makes no
+    samples, it is the recipe's labelled data, whatever their format. KEY=VALUE are options of the format. OUT appears
+    when everything is written; a folder that is neither empty nor an earlier export is refused.
 
     Example: genaug export synthetic for_detectron2 --to coco-panoptic split=train
     """
@@ -65,9 +66,9 @@ def _samples(source: str, *, data: bool) -> tuple[SampleSet, int]:
     from genaug.sources import checked
     from genaug.store import SampleStore
 
-    if folder_or_recipe(source) is not None:
+    if is_reference(source) or folder_or_recipe(source) is not None:
         if data:
-            raise ConfigError(f"{source} is a folder", where="--data", allowed="a recipe")
+            raise ConfigError(f"{source} is no recipe", where="--data", allowed="a recipe")
         store = SampleStore.open(source)
     else:
         recipe = load_recipe(source)

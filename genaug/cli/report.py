@@ -11,6 +11,7 @@ import click
 
 from genaug.cli.complete import components
 from genaug.errors import ConfigError
+from genaug.hub.reference import is_reference, local_path
 
 if TYPE_CHECKING:
     from genaug.labels import LabelSpace
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Folder to write to. Default: 'report' inside the store; of a plain folder, 'quality-report' here.",
+    help="Folder to write to. Default: 'report' inside the store; of a plain folder, 'quality-report' here; of a store "
+    "on the Hub none.",
 )
 @click.option("--title", help="Heading of the pages. Default: the recipe's name, or the folder's.")
 @click.option(
@@ -54,8 +56,9 @@ if TYPE_CHECKING:
 def command(store: str, overrides: Sequence[str], real: str | None, as_json: bool, **options: Any) -> None:
     """Write the gallery of a store and, against real images, its quality.
 
-    STORE is the folder that 'genaug run' or 'genaug generate' filled, or the recipe file; with the recipe, real images
-    are shown beside the generated ones. Writes index.html, a single file to look at and pass on, and report.json.
+    STORE is the folder that 'genaug run' or 'genaug generate' filled, hf-hub:datasets/ORG/NAME@REV, or the recipe file;
+    with the recipe, real images are shown beside the generated ones. Writes index.html, a single file to look at and
+    pass on, and report.json.
 
     With --real also quality.html and quality.json: density, fidelity, duplicates and coverage against the real images,
     with intervals and flags. STORE may then be any folder of images, with or without masks. Sections that need a model
@@ -65,6 +68,13 @@ def command(store: str, overrides: Sequence[str], real: str | None, as_json: boo
     """
     reports: dict[str, Any] = {}
     lines: list[str] = []
+    if is_reference(store):
+        if options["output"] is None:
+            found = f"{store!r} lies in the Hub's cache, which is no place for a report"
+            raise ConfigError(found, where="command line", hint="Name a folder with --output")
+        store = str(local_path(store))
+    if real is not None and is_reference(real):
+        real = str(local_path(real))
     if not Path(store).is_dir() or (Path(store) / "dataset.json").is_file() or real is None:
         reports |= _gallery(store, lines, **options)
     if real is not None:

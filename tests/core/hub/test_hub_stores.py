@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from hub_folders import tree, write_store
 from loopback import Entry
 from PIL import Image
 
 from genaug import SampleStore
+from genaug.cli import group
 from genaug.errors import StoreError
 from genaug.hub.card import split_card
 from genaug.hub.errors import HubError
@@ -80,6 +82,19 @@ def test_a_store_where_a_path_is_taken(published, store) -> None:
     opened = SampleStore.open("hf-hub:datasets/me/noise@v1")
     assert opened.keys() == SampleStore.open(store).keys()
     assert opened[0].image is not None
+
+
+def test_verbs_that_take_a_store(published, tmp_path) -> None:
+    name, out = "hf-hub:datasets/me/noise@v1", str(tmp_path / "out")
+    kept = len(SampleStore.open(name).training_view())
+    exported = CliRunner().invoke(group, ["export", name, out, "--to", "coco-panoptic", "--dry-run", "--json"])
+    assert json.loads(exported.stdout)["samples"] == kept
+    reported = CliRunner().invoke(group, ["report", name, "--output", out, "--json"])
+    assert reported.exit_code == 0, reported.output
+    assert (tmp_path / "out/index.html").is_file()
+    assert not list((tmp_path / "hf").rglob("index.html"))
+    refused = CliRunner().invoke(group, ["report", name])
+    assert (refused.exit_code, "Name a folder with --output" in refused.stderr) == (2, True)
 
 
 def test_the_card_and_what_is_beside_it(published, store) -> None:
