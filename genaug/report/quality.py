@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from genaug.errors import ConfigError
+from genaug.errors import ConfigError, PluginError, PluginWarning
 from genaug.labels import LabelSpace
-from genaug.recipe import BuildContext
+from genaug.recipe import BuildContext, check_options
 from genaug.report.digits import SAME, told, told_row
 from genaug.report.figures import Conclusion, Figures, Measured, Sizes, Statistic
 from genaug.report.intervals import DRAWS, FEWEST, LEVEL, Estimates, estimate, percentile_interval
@@ -41,6 +41,7 @@ def build_sections(
         UnknownComponentError: A name in `options` or `skip` is no section.
         ConfigError: Options are wrong, a predictor has not learned yet, or nothing is left.
         MissingDependencyError: A section needs a library that is not installed.
+        PluginError: The plugin of a section in `options` is broken; one that is not named is left out, with a warning.
     """
     registry = context.registry
     for name in (*options, *skip):
@@ -50,9 +51,15 @@ def build_sections(
             raise ConfigError(f"{value!r}", where=name, allowed=f"options, as in {name}.key=value")
     sections: dict[str, Figures] = {}
     for name in registry.names(KIND):
-        if name in skip or (name not in options and not _has_defaults(context, name)):
+        if name in skip:
             continue
-        sections[name] = context.build(KIND, name, options.get(name, {}), where=name)
+        try:
+            if name in options or _has_defaults(context, name):
+                sections[name] = context.build(KIND, name, options.get(name, {}), where=name)
+        except PluginError as error:  # of a plugin that is broken and was not asked for
+            if name in options:
+                raise
+            warnings.warn(f"The section {name!r} is left out: {error}", PluginWarning, stacklevel=2)
     if context.adaptables:
         name = context.adaptables[0][0]
         hint = "Name the folder of one that has learned, such as those in adapters/ of a store"
@@ -63,12 +70,9 @@ def build_sections(
 
 
 def _has_defaults(context: BuildContext, name: str) -> bool:
-    model = context.registry.config_model(context.registry.component(KIND, name))
-    if model is None:
-        return True
     try:
-        model.model_validate({})
-    except ValidationError:
+        check_options(context.registry, KIND, name, {}, where=name)
+    except ConfigError:
         return False
     return True
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from genaug.cli import group
 from genaug.errors import ConfigError, PluginError, PluginWarning
-from genaug.recipe import check_options, load_recipe
+from genaug.labels import LabelSpace
+from genaug.recipe import BuildContext, check_options, load_recipe
 from genaug.registry import Registry
+from genaug.report.quality import build_sections
 from genaug.schema import recipe_schema
 
 ODD = """
@@ -26,9 +29,13 @@ MODELS = ("Anything", "Called", "Made", "Nested", "Text", "Raises", "Divides", "
 @hookimpl
 def genaug_components():
     yield Component("generator", "paint", "odd_options:A")
+    yield Component("figures", "broken", "odd_options:A", config="odd_options:Raises")
+    yield Component("figures", "gone", "odd_options:Gone")
+    yield Component("figures", "whole", "odd_options:A")
     for name in MODELS:
         yield Component("filter", name.lower(), "odd_options:A", config=f"odd_options:{name}")
 
+class A: ...
 class Anything(Options):
     share: float = 0.5
     score: Any = abs
@@ -116,6 +123,17 @@ def test_the_schema_leaves_out_what_no_recipe_can_hold(registry: Registry) -> No
         schema = recipe_schema(registry)
     assert {"anything", "called", "nested"} <= {str(w.message).split("'")[1] for w in warned}
     assert {"sound", "made"} <= set(schema["$defs"]["filter"]["properties"]["use"]["enum"])
+
+
+def test_a_report_leaves_out_broken_sections_that_nobody_asked_for(registry: Registry) -> None:
+    context = BuildContext(Path(), LabelSpace({0: "a", 1: "b"}), registry)
+    with pytest.warns(PluginWarning, match="is left out: ") as warned:
+        assert list(build_sections(context, {})) == ["whole"]
+    assert [str(w.message).split("'")[1] for w in warned] == ["broken", "gone"]
+    assert list(build_sections(context, {}, ["broken", "gone"])) == ["whole"]
+    for name in ("broken", "gone"):
+        with pytest.raises(PluginError):
+            build_sections(context, {name: {}}, [n for n in ("broken", "gone") if n != name])
 
 
 def test_the_verbs(registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path, capsys) -> None:

@@ -54,6 +54,13 @@ def test_push_and_pull(hub, adapter, tmp_path) -> None:
     assert json.loads(genaug("pull", "me/scenes", tmp_path / "here", "--json").stdout)["unchanged"]
 
 
+def test_a_proposal(hub, adapter) -> None:
+    hub.put("org/scenes", {"x.txt": b""})
+    for word in ("commit", "unchanged"):
+        shown = genaug("push", adapter, "org/scenes", "--license", "mit", "--create-pr").stdout
+        assert f"{word:<9} {hub.url}/org/scenes/discussions/1 at " in shown
+
+
 def test_a_dry_run_shows_the_card(adapter) -> None:
     result = genaug("push", adapter, "me/scenes", "--license", "mit", "--dry-run", "--no-pictures")
     assert result.exit_code == 0

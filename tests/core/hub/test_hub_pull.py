@@ -234,6 +234,9 @@ def test_private_repositories(hub, adapter, tmp_path, monkeypatch) -> None:
         pull("me/hidden", tmp_path / "here")
     pull("me/hidden", tmp_path / "here", token=TOKENS["me"])
     assert (tmp_path / "here/README.md").is_file()
+    monkeypatch.setenv("HF_TOKEN", TOKENS["me"])
+    fetch(HubRef("me/hidden"))
+    assert not any(TOKENS["me"].encode() in data for data in tree(tmp_path).values())  # the caches' notes included
 
 
 def test_repositories_of_nothing_of_ours(hub, tmp_path) -> None:
