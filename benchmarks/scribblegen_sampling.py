@@ -3,7 +3,7 @@
 The pipeline is `StableDiffusionControlNetImg2ImgPipeline`, the generator's time is that of its `generate`. Both draw
 their noise, encode the real images, run the same ControlNet and UNet at the same number of steps and rows, and decode
 with the same autoencoder; the generator also writes prompts and makes hints of scribbles, which the pipeline is given.
-They take turns.
+They take turns; the row with the bound is of the ratios of pairs of runs that followed one another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionControlNetImg2ImgPipeline
-from harness import Row, alternate, compare, emit, parser
+from harness import Row, alternate, compare, emit, parser, row
 
 from genaug import LabelSpace, Rng, Sample
 from genaug.registry import default_registry
@@ -28,6 +28,7 @@ from genaug_scribblegen.network import ScribbleNetwork, start_controlnet
 from genaug_scribblegen.null_condition import NullCondition
 
 STRENGTH = 0.5
+BOUND = 1.05
 CLASSES = 6
 LABELS = LabelSpace({i: f"c{i}" for i in range(CLASSES)})
 
@@ -136,7 +137,11 @@ def measure(name: str, setting: Setting, *, runs: int) -> list[Row]:
     if setting.calls(lambda: setting.ours(plain)) != setting.calls(setting.pipeline):
         raise SystemExit("the two loops do not call the UNet equally often")
     times = alternate({"ours": lambda: setting.ours(plain), "pipeline": setting.pipeline}, runs=runs)
-    rows = [compare(f"{name}: generator, baseline diffusers' pipeline", times, candidate="ours", baseline="pipeline")]
+    shares = [ours / stock for ours, stock in zip(times["ours"], times["pipeline"], strict=True)]
+    rows = [
+        compare(f"{name}: generator, baseline diffusers' pipeline", times, candidate="ours", baseline="pipeline"),
+        row(f"{name}: generator over pipeline, bound {BOUND}", shares, BOUND, "x"),
+    ]
     scaled, fixed = (setting.generator(encode_ratio=ADAPTIVE_LEVELS, steps_mode=mode) for mode in ("scaled", "fixed"))
     times = alternate({"scaled": lambda: setting.ours(scaled), "fixed": lambda: setting.ours(fixed)}, runs=runs)
     return [*rows, compare(f"{name}: scaled steps, baseline fixed", times, candidate="scaled", baseline="fixed")]

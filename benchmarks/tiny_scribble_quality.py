@@ -3,8 +3,9 @@
 Every row is the mean IoU between the whole masks of 48 evaluation scenes and what a reference segmenter, which knows
 1,500 labelled scenes, sees in images made for their scribbles: with the ControlNet as it is shipped, and adapted to 30
 other scenes with the quickstart's settings. `scribble` is the same on the scribbled pixels alone, `chance` the first
-with the masks of other scenes. Below encode ratio 1 images start from the real ones, so that only the rows of ratio 1
-tell what the scribbles do. The baseline is the reference on the real images.
+with the masks of other scenes, `scribble chance` the second with their scribbles. Below encode ratio 1 images start
+from the real ones, so that only the rows of ratio 1 tell what the scribbles do. The baseline is the reference on the
+real images.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ SETTINGS = [
     *((True, ratio, 2.0) for ratio in (0.5, 0.75)),
 ]
 SHOWN = 12
+FIGURES = ("scribble", "chance", "scribble chance")
 
 
 def samples_of(seeds: range, seed: int) -> tuple[list[Sample], np.ndarray]:
@@ -100,10 +102,10 @@ def main() -> None:
     real, drawn = np.stack([s.image for s in samples]), np.stack([s.mask for s in samples])
 
     def scored(name: str, images: np.ndarray, ceiling: float | None = None) -> Row:
-        miou, scribble, chance = (
-            evaluate_miou(judge, images, m, len(CLASSES))[0] for m in (masks, drawn, np.roll(masks, 1, 0))
-        )
-        return {**row(name, [miou], ceiling, "share", larger_is_better=True), "scribble": scribble, "chance": chance}
+        others = zip(FIGURES, (drawn, np.roll(masks, 1, 0), np.roll(drawn, 1, 0)), strict=True)
+        more = {key: evaluate_miou(judge, images, target, len(CLASSES))[0] for key, target in others}
+        miou, _ = evaluate_miou(judge, images, masks, len(CLASSES))
+        return {**row(name, [miou], ceiling, "share", larger_is_better=True), **more}
 
     rows = [scored("real images", real)]
     shown = [real[:SHOWN], np.stack([LABELS.colorize(mask) for mask in drawn[:SHOWN]])]
@@ -113,7 +115,7 @@ def main() -> None:
         shown.append(made[:SHOWN])
         name = f"{'adapted' if adapted else 'as shipped'}, encode ratio {ratio:g}, guidance {guidance:g}"
         rows.append(scored(name, made, rows[0]["value"]))
-        print(name, {key: round(rows[-1][key], 3) for key in ("value", "scribble", "chance")}, flush=True)
+        print(name, {key: round(rows[-1][key], 3) for key in ("value", *FIGURES)}, flush=True)
     sheet = np.concatenate([np.concatenate(list(line), 1) for line in shown])
     large = Image.fromarray(sheet).resize((sheet.shape[1] * 2, sheet.shape[0] * 2), Image.Resampling.NEAREST)
     large.save(options.work / "scribbles" / "sheet.png")
