@@ -114,15 +114,26 @@ def _stem(text: str) -> str:
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Walk like `os.walk`, not into hidden folders, deep ones or sample stores."""
-    for parent, folders, files in os.walk(root):
-        folder = Path(parent)
-        stop = len(folder.relative_to(root).parts) >= _DEPTH
-        folders[:] = [] if stop else sorted(f for f in folders if not f.startswith("."))
-        if "manifest.jsonl" in files and "dataset.json" in files:
-            folders[:] = []
-            continue
-        yield folder, folders, sorted(f for f in files if not f.startswith("."))
+    """Walk like `os.walk`, not into hidden folders, deep ones or sample stores.
+
+    Links to folders are followed, as the source ``folder`` does it, but into no folder twice. They come last, so that
+    folders are called by their own names.
+    """
+    known, starts = set[Path](), [root]
+    for start in starts:  # grows by the links that are met
+        for parent, folders, files in os.walk(start):
+            folder = Path(parent)
+            place = folder.resolve()
+            stop = place in known or len(folder.relative_to(root).parts) >= _DEPTH
+            folders[:] = [] if stop else sorted(f for f in folders if not f.startswith("."))
+            if place in known:
+                continue
+            known.add(place)
+            if "manifest.jsonl" in files and "dataset.json" in files:
+                folders[:] = []
+                continue
+            starts += [folder / name for name in folders if (folder / name).is_symlink()]
+            yield folder, folders, sorted(f for f in files if not f.startswith("."))
 
 
 def _picture_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:

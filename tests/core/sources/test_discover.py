@@ -46,6 +46,24 @@ def test_usual_layouts(
     assert (found.mask_suffix, found.image_suffixes, found.recursive) == (mask_suffix, image_suffixes, False)
 
 
+def test_linked_folders_count_once_under_their_own_names(tmp_path: Path) -> None:
+    """As for the source ``folder``: a city may lie on another disk; links back add nothing."""
+    disk, root = tmp_path / "disk", tmp_path / "set"
+    lay(disk, "images/b/y.png", "masks/b/y.png")
+    lay(root, "images/a/x.png", "masks/a/x.png", ".cache/raw/z.png")
+    for kind in ("images", "masks"):
+        (root / kind / "b").symlink_to(disk / kind / "b")
+        (disk / kind / "b/back").symlink_to(root)
+    (root / "again").symlink_to(root / "images")
+    (root / "nothing").symlink_to(tmp_path / "nowhere")
+    found = find_pairs(root)
+    assert [(p.images, p.masks, p.ids, p.recursive) for p in found] == [
+        (root / "images", root / "masks", ("x", "y"), True)
+    ]
+    (tmp_path / "linked").symlink_to(root)
+    assert find_pairs(tmp_path / "linked")[0].ids == ("x", "y")
+
+
 def test_cities_are_joined(tmp_path: Path) -> None:
     for city in ("aachen", "bonn"):
         for i in range(2):
