@@ -6,7 +6,6 @@ import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from genaug.hub import unpacked
 from genaug.hub.adapters import CONFIG
@@ -16,7 +15,7 @@ from genaug.hub.errors import HubError, NotOnHubError, offline
 from genaug.hub.listing import ALLOWED, HIDDEN, MAX_BYTES, Listing, is_wanted, read_listing
 from genaug.hub.reference import HubRef
 from genaug.hub.shards import require_pyarrow
-from genaug.store.files import DATASET, system_errors, write_if_changed
+from genaug.store.files import DATASET
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -110,7 +109,7 @@ def fetch(ref: HubRef) -> Path:
         return folder
     wanted = listing.wanted(MAX_BYTES, more=_by_hand(ref))
     if is_packed(wanted):
-        folder = unpacked.unpacked(api, listing, wanted)
+        folder = unpacked.unpack(api, listing, wanted)
         if ref.revision != listing.commit:
             unpacked.remember(ref, str(listing.commit))
         return folder
@@ -118,11 +117,7 @@ def fetch(ref: HubRef) -> Path:
     unpacked.forget(ref)
     if ref.revision != listing.commit and listing.commit is not None:
         # The cache's own way to remember which commit a branch was.
-        remembered = folder.parents[1] / "refs" / (ref.revision or "main")
-        with system_errors("write", remembered):
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-        # Other processes of a training fetch the same: each has a temporary name of its own.
-        write_if_changed(remembered, listing.commit.encode(), tag=f"hub-{uuid4().hex}")
+        unpacked.write_ref(folder.parents[1] / "refs" / (ref.revision or "main"), listing.commit)
     return checked(folder, str(ref))
 
 

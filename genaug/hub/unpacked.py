@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COMMITS = "commits"
 
 
-def unpacked(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile]) -> Path:
+def unpack(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile]) -> Path:
     """Return a packed store, with files of its pictures; one that is there already was checked when it came.
 
     Raises:
@@ -44,7 +44,7 @@ def unpacked(api: HfApi, listing: Listing, wanted: Sequence[RemoteFile]) -> Path
 
 
 def find(ref: HubRef) -> Path | None:
-    """Return where `unpacked` put what a reference named last time; None without that. Asks nobody."""
+    """Return where `unpack` put what a reference named last time; None without that. Asks nobody."""
     remembered = _remembered(ref)
     commit = remembered.read_text("ascii") if remembered.is_file() else ref.revision
     folder = _place(ref) / _COMMITS / (commit or "main")
@@ -54,7 +54,11 @@ def find(ref: HubRef) -> Path | None:
 
 def remember(ref: HubRef, commit: str) -> None:
     """Note which commit a branch or tag is now, for `find`."""
-    path = _remembered(ref)
+    write_ref(_remembered(ref), commit)
+
+
+def write_ref(path: Path, commit: str) -> None:
+    """Write which commit something is; other processes of a training may be writing the same file."""
     with system_errors("write", path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_if_changed(path, commit.encode(), tag=f"hub-{uuid4().hex}")
