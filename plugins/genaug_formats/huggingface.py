@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import datasets
 import numpy as np
+from pyarrow.dataset import ParquetFragmentScanOptions
 
 from genaug.errors import ConfigError, DataError, did_you_mean
 from genaug.labels import LabelSpace
@@ -138,13 +139,7 @@ class HuggingFaceSource(Source):
                 data: Any = found[options.split] if isinstance(found, datasets.DatasetDict) else found
                 data = data.to_iterable_dataset() if options.streaming else data
             else:
-                data = datasets.load_dataset(
-                    self.path,
-                    options.name,
-                    split=options.split,
-                    revision=options.revision,
-                    streaming=options.streaming,
-                )
+                data = self._opened()
         except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             hint = "Name a folder or a dataset of the Hub; without network only what was fetched before is there"
             raise DataError(f"the dataset cannot be opened: {error}", where=where, hint=hint) from error
@@ -163,6 +158,18 @@ class HuggingFaceSource(Source):
         if options.id is not None and options.id not in data.features:
             raise ConfigError(f"no column {options.id!r}", where="data.id", allowed=", ".join(data.features))
         return data
+
+    def _opened(self) -> Any:
+        """Do what ``datasets.load_dataset`` does, but never hold more of a parquet file than a group of its rows."""
+        options = self.options
+        builder = datasets.load_dataset_builder(self.path, options.name, revision=options.revision)
+        if hasattr(builder.config, "fragment_scan_options"):
+            # pyarrow would fetch the whole file at once and keep it until its last row was read.
+            builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
+        if options.streaming:
+            return builder.as_streaming_dataset(split=options.split)
+        builder.download_and_prepare()
+        return builder.as_dataset(split=options.split)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
