@@ -34,6 +34,7 @@ def main() -> None:
     arguments.add_argument("--batch", type=int, default=4, help="labelled images a step; as many unlabelled ones")
     arguments.add_argument("--size", type=int, nargs=2, default=[72, 96], metavar=("H", "W"))
     arguments.add_argument("--arms", nargs="+", default=[*ARMS, *UPDATED, CEILING], choices=[*ARMS, *UPDATED, CEILING])
+    arguments.add_argument("--only", type=int, nargs="+", help="run these seeds and stop, e.g. in a second process")
     arguments.add_argument("--threads", type=int, default=1)
     options = arguments.parse_args()
     if "supervised" not in options.arms:
@@ -50,7 +51,7 @@ def main() -> None:
             once = (share, model) == (options.shares[0], "unet")  # enough to see what the averages do
             arms = [name for name in options.arms if once or name not in UPDATED]
             results: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
-            for seed in range(options.seeds):
+            for seed in options.only or range(options.seeds):
                 stems, _ = split(options.data, frames, seed, share)
                 others = [s for s in frames.stems if s not in near | held_out | set(stems)]
                 some, rest = frames.pick(stems), frames.pick(others)
@@ -71,7 +72,8 @@ def main() -> None:
                     print(f"{share}, {model}, seed {seed}, {name}: {100 * result['miou']:.1f} %", flush=True)
             rows += rows_of(results, f"mIoU, {share.replace('_', '/')} labels, {model}")
             everything[f"{share} {model}"] = results
-    emit(rows, options.json, seeds=everything)
+    if not options.only:
+        emit(rows, options.json, seeds=everything)
 
 
 if __name__ == "__main__":
