@@ -19,7 +19,7 @@ from genaug.report.figures import Conclusion, Figures, Measured, Sizes, Statisti
 from genaug.report.intervals import DRAWS, FEWEST, LEVEL, Estimates, estimate, percentile_interval
 from genaug.report.measure import Reader
 from genaug.report.quality_page import Section, render_quality, told_groups
-from genaug.report.sample_sets import SampleSet
+from genaug.report.sample_sets import SampleSet, all_told
 from genaug.rng import Rng
 from genaug.store.files import json_text, make_folder, sync_folder, write_whole
 
@@ -112,7 +112,8 @@ def write_quality(
 
     Raises:
         ConfigError: A set is empty, `workers` is below 1, or what groups the images finds nothing in any name.
-        SampleError, DataError, StoreError: A file cannot be used.
+        DataError, StoreError: Files cannot be used; all of them are named.
+        SampleError: A section cannot use an image, or returns something else than it must.
     """
     workers = cores() if workers is None else workers
     if workers < 1:
@@ -122,7 +123,7 @@ def write_quality(
         if not samples.keys:
             raise ConfigError("holds no image", where=f"the {name} set")
     _check_groups(list(sets.values()))
-    with Reader(sets, workers) as reader:
+    with all_told(*(samples.problems for samples in sets.values())), Reader(sets, workers) as reader:
         sizes = {name: reader.sizes(name) for name in sets}
         for section in sections.values():
             section.prepare(**sizes)

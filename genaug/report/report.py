@@ -12,6 +12,7 @@ from genaug.recipe import Recipe
 from genaug.report.classes import class_table
 from genaug.report.collect import Collected, collect
 from genaug.report.gallery import percent, render
+from genaug.report.sample_sets import all_told
 from genaug.report.training import Training, find_trainings
 from genaug.sources.base import Source
 from genaug.store.files import json_text, make_folder, sync_folder, write_whole
@@ -48,22 +49,23 @@ def write_report(
         What ``report.json`` holds, and ``page`` and ``figures``, the paths of both files.
 
     Raises:
-        StoreError: A file of the store is missing or damaged, or the folder cannot be written.
+        StoreError: Files of the store are missing or damaged, all of which are named, or the folder cannot be written.
         ConfigError: `limit` is below 1.
     """
     if limit < 1:
         raise ConfigError(f"limit {limit}", where="report", allowed="at least 1 condition")
     folder = Path(output) if output is not None else store.path / "report"
-    found = collect(store)
-    classes, looked_at = class_table(store, found.groups)
-    trainings = find_trainings(store.path)
-    report = _figures(store, found, title)
-    report |= {
-        "classes": classes,
-        "conditions_in_class_table": looked_at,
-        "trainings": [_training(t) for t in trainings],
-    }
-    page = render(store, report, found.groups, trainings, limit=limit, real=_real_images(recipe))
+    with all_told(store.verify):
+        found = collect(store)
+        classes, looked_at = class_table(store, found.groups)
+        trainings = find_trainings(store.path)
+        report = _figures(store, found, title)
+        report |= {
+            "classes": classes,
+            "conditions_in_class_table": looked_at,
+            "trainings": [_training(t) for t in trainings],
+        }
+        page = render(store, report, found.groups, trainings, limit=limit, real=_real_images(recipe))
     make_folder(folder)
     write_whole(folder / PAGE, page.encode(), tag="report")
     write_whole(folder / FIGURES, (json_text(report, where=FIGURES, indent=2) + "\n").encode(), tag="report")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genaug.errors import ConfigError
+from genaug.errors import ConfigError, DataError, SampleError, StoreError
 from genaug.report.classes import evenly
 from genaug.sources.base import Source
 from genaug.store.store import SampleStore
@@ -40,6 +41,10 @@ class SampleSet(ABC):
     @abstractmethod
     def load(self, key: str) -> Sample:
         """Read one sample."""
+
+    @abstractmethod
+    def problems(self) -> list[str]:
+        """Read every file and return what is wrong, with the names of all bad files; empty when sound."""
 
     def size(self, key: str) -> tuple[int, int]:
         """Return the ``(height, width)`` of a sample."""
@@ -103,6 +108,10 @@ class StoreSet(SampleSet):
         """Read one sample."""
         return self.store.sample(key)
 
+    def problems(self) -> list[str]:
+        """Read every file of the store."""
+        return self.store.verify()
+
     def size(self, key: str) -> tuple[int, int]:
         """Return the size that the manifest names."""
         height, width = self.store.row(key)["size"]
@@ -130,6 +139,37 @@ class SourceSet(SampleSet):
         """Read one sample."""
         return self.source.load(key)
 
+    def problems(self) -> list[str]:
+        """Read all of the source, as ``genaug check --all`` does."""
+        return [problem.text(None) for problem in self.source.survey().problems]
+
     def size(self, key: str) -> tuple[int, int]:
         """Return the size of the sample's outline."""
         return self.source.outline(key).size
+
+
+@contextmanager
+def all_told(*problems: Callable[[], list[str]]) -> Iterator[None]:
+    """Look for all bad files when one of them stops the work inside, and name them in one error.
+
+    Args:
+        problems: Each reads everything of one input and returns what is wrong.
+
+    Raises:
+        DataError, StoreError: As the error from inside, with one line for each problem.
+    """
+    try:
+        yield
+    except (DataError, SampleError, StoreError) as error:
+        found = [line for every in problems for line in every()]
+        if not found:  # it is not about a file of theirs
+            raise
+        if isinstance(error, StoreError) and str(error) not in found:
+            found.insert(0, str(error))
+        count = f"{len(found)} problem{'s' if len(found) > 1 else ''} in the images"
+        told = DataError(count, problems=found, where="report")
+        if not isinstance(error, StoreError):
+            raise told from error
+        of_store = StoreError(count, where="report")
+        of_store.args = told.args
+        raise of_store from error

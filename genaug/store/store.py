@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from genaug.errors import StoreError
 from genaug.hub.reference import local_path
@@ -281,7 +282,7 @@ class SampleStore:
         problems: list[str] = []
         known: set[str] = set()
         conditions: set[str] = set()
-        for row in self.rows():
+        for row in tqdm(self.rows(), "verify", len(self.index), unit="sample", delay=1):
             records = [r for r in (row["image"], row["mask"]) if r is not None]
             known.update(r["file"] for r in records)
             problems += [p for r in records for p in _problems(read_recorded, self.path, r)]

@@ -10,7 +10,7 @@ from PIL import Image
 from report_page import Page
 
 from genaug.cli.report import command
-from genaug.errors import ConfigError, DataError, SampleError, UnknownComponentError
+from genaug.errors import ConfigError, DataError, SampleError, StoreError, UnknownComponentError
 from genaug.labels import LabelSpace
 from genaug.recipe import BuildContext
 from genaug.registry import GROUP, Registry, default_registry
@@ -218,6 +218,23 @@ def test_errors_of_workers_come_home(folder, registry, tmp_path, monkeypatch):
     (made / "images" / "s17.png").write_bytes(b"x")
     with pytest.raises(DataError, match="s17"):
         write(opened_made, opened(own), registry, tmp_path / "out", workers=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_bad_files_of_both_sets_are_named_at_once(folder, painted, registry, tmp_path):
+    made, own = folder("made", range(8)), folder("own", range(30, 42))
+    for number in range(8):
+        (made / "images" / f"s{number:02}.png").write_bytes(b"x")
+    (own / "masks" / "s11.png").unlink()
+    with pytest.raises(DataError, match="2 problems in the images") as caught:
+        write(opened(made), opened(own), registry, tmp_path / "out")
+    assert all(f"images/s{number:02}.png" in str(caught.value) for number in range(8))  # 'check' names 5 without --all
+    assert "own/images/s11.png" in str(caught.value)
+    store, _ = painted
+    for name in ("a_1", "b_1"):
+        (store.path / "images" / f"{name}.png").write_bytes(b"x")
+    with pytest.raises(StoreError, match=r"(?s)2 problems in the images.*a_1\.png: damaged.*b_1\.png: damaged"):
+        write(opened(store.path), opened(folder("sound", range(9))), registry, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

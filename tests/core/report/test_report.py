@@ -179,7 +179,8 @@ def test_a_store_without_filters(paint_recipe, masks):
 def test_damaged_files_are_named_and_nothing_is_written(painted):
     store, _ = painted
     (store.path / "images" / "a_2.png").write_bytes(b"x")
-    with pytest.raises(StoreError, match=r"a_2\.png"):
+    (store.path / "masks" / "b_1.png").unlink()
+    with pytest.raises(StoreError, match=r"(?s)2 problems in.*images/a_2\.png: damaged.*masks/b_1\.png: the file is"):
         write_report(store)
     assert not (store.path / "report").exists()
 
