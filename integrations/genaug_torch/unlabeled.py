@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from genaug.batch import image_tensor
 from genaug.config import SourceConfig, validate
 from genaug.errors import ConfigError, DataError, SampleError
+from genaug.hub.reference import local_path
 from genaug.labels import LabelSpace
 from genaug.recipe import BuildContext
 from genaug.registry import default_registry
@@ -33,8 +34,8 @@ class UnlabeledImages(Dataset[Any]):
     crop, where sizes differ, or a pair of weak and strong views.
 
     Args:
-        images: A `genaug.SampleStore` or its folder (the samples that every filter keeps); a folder of images; a
-            `Source`; or a source by configuration, as under ``data`` in a recipe, for instance
+        images: A `genaug.SampleStore`, its folder or ``hf-hub:`` name (the samples that every filter keeps); a
+            folder of images; a `Source`; or a source by configuration, as under ``data`` in a recipe, for instance
             ``{"format": "text-list", "root": "data", "list": "unlabeled.txt", "masks": "unused"}`` for the lists of
             UniMatch and SENSE.
         transform: Makes an item of a sample; runs in the worker.
@@ -55,7 +56,7 @@ class UnlabeledImages(Dataset[Any]):
     ) -> None:
         self.transform = transform
         if isinstance(images, str | Path):
-            folder = Path(images)
+            folder = local_path(images)
             images = SampleStore.open(folder) if (folder / DATASET).exists() else {"images": str(folder)}
         if isinstance(images, Mapping):
             images = _source(images)

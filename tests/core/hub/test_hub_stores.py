@@ -84,6 +84,21 @@ def test_a_store_where_a_path_is_taken(published, store) -> None:
     assert opened[0].image is not None
 
 
+def test_hosts_that_take_a_store(published, store) -> None:
+    from genaug_albumentations import SyntheticSwap
+    from genaug_torch import StoreDataset, UnlabeledImages
+
+    name = "hf-hub:datasets/me/noise@v1"
+    keys = SampleStore.open(store).training_view().keys
+    assert StoreDataset(name).keys == keys
+    images = UnlabeledImages(name)
+    assert images.ids == keys
+    assert np.array_equal(images[0].numpy(), UnlabeledImages(store)[0].numpy())
+    swap = SyntheticSwap(store=name, labels=SampleStore.open(store).labels.to_dict(), draw="random", p=1.0)
+    image, mask = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.uint8)
+    assert swap(image=image, mask=mask)["image"].any()
+
+
 def test_verbs_that_take_a_store(published, tmp_path) -> None:
     name, out = "hf-hub:datasets/me/noise@v1", str(tmp_path / "out")
     kept = len(SampleStore.open(name).training_view())
