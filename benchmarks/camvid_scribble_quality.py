@@ -3,15 +3,16 @@
     python benchmarks/camvid_scribble_quality.py --data CAMVID --base RUNS/base --work RUNS/camvid_scribble_quality \\
         --json benchmarks/results/camvid_scribble_quality.json
 
-Cheap, and to be run before ``benchmarks/camvid_scribblegen.py``, whose settings of the same names should be what does
-best here. The scribbled frames are those of its first seed. Every row is the mean IoU between their whole masks and
-what a reference segmenter sees in images made for their scribbles; the reference knows the whole masks of the frames
-that are neither scribbled nor near a held-out block of time, so that real images have about the highest value there is
-(the baseline). ``scribble`` is the same on the scribbled pixels, which the new images are labelled with: what is
-missing to 1 is noise in the labels, as far as the reference tells. ``chance`` and ``scribble chance`` are the two with
-the masks and scribbles of another frame, far away in the list; frames of one camera are alike, so chance is not little.
-Below encode ratio 1 images start from the real ones: only the rows of ratio 1 tell what the scribbles do. If those are
-at chance, the images of lower ratios follow the real image alone. No steps are genaug-tiny's ControlNet as it is.
+To be run before ``benchmarks/camvid_scribblegen.py``, whose settings of the same names should be what does best here;
+reference and adapters are kept, so that another ``--adapt-steps`` costs its own training alone. The scribbled frames
+are those of its first seed. Every row is the mean IoU between their whole masks and what a reference segmenter sees in
+images made for their scribbles; the reference knows the whole masks of the frames that are neither scribbled nor near a
+held-out block of time, so that real images have about the highest value there is (the baseline). ``scribble`` is the
+same on the scribbled pixels, which the new images are labelled with: what is missing to 1 is noise in the labels, as
+far as the reference tells. ``chance`` and ``scribble chance`` are the two with the masks and scribbles of another
+frame, far away in the list; frames of one camera are alike, so chance is not little. Below encode ratio 1 images start
+from the real ones: only the rows of ratio 1 tell what the scribbles do. If those are at chance, the images of lower
+ratios follow the real image alone. No steps are genaug-tiny's ControlNet as it is.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     add_settings(arguments)
     arguments.add_argument("--work", type=Path, required=True, help="folder for the reference and adapters")
-    arguments.add_argument("--adapt-steps", type=int, nargs="+", default=[0, 400, 1600])
+    arguments.add_argument("--adapt-steps", type=int, nargs="+", default=[0, 400])
     arguments.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     arguments.add_argument("--frames", type=int, default=32, help="images to look at")
     arguments.add_argument("--reference-steps", type=int, default=1600)

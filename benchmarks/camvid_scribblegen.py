@@ -8,9 +8,10 @@ data's own scribbles (simulated, 4.6 % of the pixels at 120x90); images are made
 whole masks of blocks of time that were held out of the training drives. The best of the fixed encode ratios is chosen,
 seed by seed, on the data's validation clip, which nothing is trained on. Adapting starts from genaug-tiny's ControlNet,
 whose hints have a colour per class id: classes that both have share their ids here. Whether the images follow their
-scribbles is what ``benchmarks/camvid_scribble_quality.py`` tells first, in a tenth of the time. Finished arms are kept
-in ``--work``, so the script can be stopped and started at will; ``sheet.png`` in the first seed's folder shows encode
-ratios and guidance.
+scribbles is what ``benchmarks/camvid_scribble_quality.py`` tells first, in half the time that one seed takes here.
+Images and finished arms are kept in ``--work``, so the script can be stopped and started at will, and other segmenters
+(``--steps``, ``--batch``, ``--width``) are trained on the same images; ``sheet.png`` in the first seed's folder shows
+encode ratios and guidance.
 """
 
 from __future__ import annotations
