@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
@@ -98,6 +98,23 @@ class SelfTraining(HookBase):  # type: ignore[misc]  # detectron2 has no types
             raise ConfigError("there is none before training begins", where="teacher")
         model: nn.Module = self.step.teacher.model.model  # type: ignore[assignment]  # of a `Network`
         return model
+
+    def eval_hook(self, period: int, test: Callable[[nn.Module], Any]) -> hooks.EvalHook:
+        """Return a hook that evaluates the teacher as ``EvalHook`` does the model; results are ``teacher/...``.
+
+        Register it after this one and before the writers. Evaluators that write files need a folder of their own, or
+        they replace the model's.
+
+        Args:
+            period: In iterations; 0 evaluates once, after training.
+            test: Gets the teacher and returns results, e.g. ``lambda teacher: do_test(cfg, teacher)``.
+        """
+
+        def evaluate() -> dict[str, Any]:
+            results = test(self.teacher)
+            return {"teacher": results} if results else {}
+
+        return hooks.EvalHook(period, evaluate)
 
     # ------------------------------------------------------------------ called by the trainer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, hooks
+from torch import nn
 
 from genaug.errors import warn_caller
 from genaug_detectron2.hook import SelfTraining
@@ -48,6 +50,7 @@ class SelfTrainingMixin:
     """
 
     cfg: Any
+    data_loader: Any
     test: Callable[..., Any]
 
     def build_hooks(self) -> list[Any]:
@@ -59,6 +62,10 @@ class SelfTrainingMixin:
         ready: list[Any] = super().build_hooks()  # type: ignore[misc]  # of DefaultTrainer
         options = self.cfg.GENAUG
         mapper = self.build_unlabeled_mapper(self.cfg) if options.RECIPE and options.UNLABELED else None
+        if mapper is not None and self._prepares_alike(mapper) is False:
+            found = "the labelled images have a mapper of their own, the unlabelled ones DatasetMapper(cfg)"
+            hint = "Override build_unlabeled_mapper, to return DatasetMapper(cfg) if that is meant"
+            warn_caller(f"{found}: they are not augmented alike. {hint}")
         hook = SelfTraining.from_config(self.cfg, mapper)
         if hook is None:
             return ready
@@ -68,14 +75,22 @@ class SelfTrainingMixin:
         ready.insert(place, hook)
         if self.cfg.GENAUG.EVAL_TEACHER:
             writer = next((n for n, other in enumerate(ready) if isinstance(other, hooks.PeriodicWriter)), len(ready))
-            ready.insert(writer, hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, lambda: self._test_teacher(hook)))
+            ready.insert(writer, hook.eval_hook(self.cfg.TEST.EVAL_PERIOD, self._test_teacher))
         return ready
 
-    def _test_teacher(self, hook: SelfTraining) -> dict[str, Any]:
+    def _test_teacher(self, teacher: nn.Module) -> Any:
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "teacher")  # evaluators write there
-        return {"teacher": self.test(cfg, hook.teacher)}
+        return self.test(cfg, teacher)
+
+    def _prepares_alike(self, unlabeled: Mapper) -> bool | None:
+        """Return whether labelled images have the mapper of the unlabelled ones; None if chosen so, or not known."""
+        own = type(self).build_unlabeled_mapper.__func__  # type: ignore[attr-defined]  # of a class method
+        labeled = _mapper_of(self.data_loader)
+        if own is not SelfTrainingMixin.build_unlabeled_mapper.__func__ or labeled is None:  # type: ignore[attr-defined]
+            return None
+        return _told(labeled) == _told(unlabeled)
 
     @classmethod
     def build_train_loader(cls, cfg: Any) -> Any:
@@ -94,3 +109,22 @@ class SelfTrainingMixin:
         """
         mapper: Mapper = DatasetMapper(cfg, is_train=True)
         return mapper
+
+
+def _mapper_of(loader: Any) -> Mapper | None:
+    """Return what a loader maps dataset dictionaries with; None where it is not of detectron2's form, nor ours."""
+    found: Any = None
+    held = loader
+    while held is not None:
+        parts = getattr(held, "__dict__", {})
+        found = parts.get("_map_func", parts.get("mapper", found))  # the innermost: others put batches together
+        held = parts.get("dataset", parts.get("_dataset"))
+    while (inner := getattr(found, "__dict__", {}).get("_obj")) is not None or isinstance(found, SyntheticMapper):
+        found = found.mapper if inner is None else inner
+    mapper: Mapper | None = found
+    return mapper
+
+
+def _told(mapper: Mapper) -> tuple[type, str]:
+    """Return what tells mappers apart: class and arguments, as far as these say what they are."""
+    return type(mapper), re.sub(r" at 0x\w+", "", repr(getattr(mapper, "__dict__", mapper)))

@@ -57,6 +57,7 @@ def test_the_page(folder, capsys):
     loss, teacher = (float(text) for text in re.findall(r"\(([\d.]+), \d+\)", capsys.readouterr().out)[-2:])
     assert loss > 0
     assert 0 <= teacher <= 100
+    assert 0 <= names["simple"].storage.latest()["teacher/sem_seg/mIoU"][0] <= 100  # of the hook in a list
     assert set(torch.load("teacher.pth", weights_only=True)["model"]) == set(names["model"].state_dict())
     loader = names["OwnTrainer"].build_train_loader(names["cfg"])
     assert "genaug" in next(iter(loader))[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import mask2former
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2_helpers import CLASSES, ToyTrainer, config
 
 from genaug_detectron2 import SelfTraining, StreamLoader, SyntheticMapper, save_teacher
@@ -49,6 +49,10 @@ class QueryTrainer(ToyTrainer):
     def build_train_loader(cls, cfg):
         mapper = SyntheticMapper.from_config(cfg, mask2former.MaskFormerSemanticDatasetMapper(cfg, True))
         return StreamLoader(DatasetCatalog.get("toy_train"), mapper, batch_size=2, seed=3)
+
+    @classmethod
+    def build_unlabeled_mapper(cls, cfg):
+        return DatasetMapper(cfg, is_train=True)
 
     def __init__(self, cfg):
         super().__init__(cfg)

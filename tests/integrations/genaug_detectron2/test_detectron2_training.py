@@ -6,12 +6,25 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyCall, instantiate
-from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetMapper,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
 from detectron2_helpers import Recorder, ToyTrainer, config
 
 from genaug.errors import ConfigError, SampleError
-from genaug_detectron2 import SelfTraining, SelfTrainingMixin, StreamLoader, save_teacher, unlabeled_dicts
+from genaug_detectron2 import (
+    SelfTraining,
+    SelfTrainingMixin,
+    StreamLoader,
+    SyntheticMapper,
+    save_teacher,
+    unlabeled_dicts,
+)
 from genaug_detectron2.losses import TrainingModel
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -192,6 +205,35 @@ def test_the_mapper_of_unlabelled_images(tmp_path):
     assert hook_of(Small(short(tmp_path, UNLABELED=()))).unlabeled is None
 
 
+def test_labelled_images_with_a_mapper_of_their_own_are_told_of(tmp_path, recwarn):
+    def with_mapper(make, *bases):
+        def build_train_loader(_, cfg):
+            mapper = SyntheticMapper.from_config(cfg, make(cfg))
+            if StreamTrainer in bases:
+                return StreamLoader(DatasetCatalog.get("toy_train"), mapper, batch_size=2)
+            return build_detection_train_loader(cfg, mapper=mapper)
+
+        return type("Own", bases, {"build_train_loader": classmethod(build_train_loader)})
+
+    def smaller(cfg):
+        return DatasetMapper(**{"is_train": True, **DatasetMapper.from_config(cfg, True), "image_format": "RGB"})
+
+    class Chosen:
+        @classmethod
+        def build_unlabeled_mapper(cls, cfg):
+            return DatasetMapper(cfg, is_train=True)
+
+    for base in (StreamTrainer, ToyTrainer):
+        for make in (lambda cfg: lambda entry: entry, smaller):
+            with pytest.warns(UserWarning, match="Override build_unlabeled_mapper"):
+                with_mapper(make, base)(short(tmp_path))
+            recwarn.clear()
+            with_mapper(make, Chosen, base)(short(tmp_path))
+            with_mapper(make, base)(short(tmp_path, RECIPE=""))  # trains on none
+        with_mapper(lambda cfg: DatasetMapper(cfg, is_train=True), base)(short(tmp_path))
+    assert not [w for w in recwarn if "build_unlabeled_mapper" in str(w.message)]
+
+
 def test_the_loader_of_another_base_is_used(tmp_path):
     DatasetCatalog.register("inherited", lambda: DatasetCatalog.get("toy_more"))
     cfg = config(tmp_path, SYNTHETIC="inherited")
@@ -279,8 +321,17 @@ def test_lazy_configs_and_the_simple_trainer(tmp_path):
     trainer = SimpleTrainer(model, loader, torch.optim.Adam(model.parameters(), 1e-3))
     checkpointer = DetectionCheckpointer(model, str(tmp_path), trainer=trainer)
     recorder = Recorder()
-    trainer.register_hooks([hook, hooks.PeriodicCheckpointer(checkpointer, 2), recorder])
+    (tmp_path / "teacher").mkdir()
+
+    def do_test(model):
+        evaluator = SemSegEvaluator("toy_val", distributed=False, output_dir=str(tmp_path / "teacher"))
+        return inference_on_dataset(model, build_detection_test_loader(config(tmp_path), "toy_val"), evaluator)
+
+    teacher = hook.eval_hook(2, do_test)
+    nothing = hook.eval_hook(2, lambda _: None)  # as do_test of tools/lazyconfig_train_net.py without an evaluator
+    trainer.register_hooks([hook, hooks.PeriodicCheckpointer(checkpointer, 2), teacher, nothing, recorder])
     trainer.train(0, 4)
+    assert len(recorder.values["teacher/sem_seg/mIoU"]) == 3  # of the second iteration, which stays until the last
     assert len(recorder.values["loss_genaug_transport"]) == 4
     state = torch.load(tmp_path / "model_0000003.pth", weights_only=True)
     assert state["trainer"]["hooks"]["SelfTraining"]["batch"] == {"processes": 1, "unlabeled": 3}
