@@ -139,7 +139,7 @@ def selftraining_table(results: dict[str, dict[str, Any]]) -> str:
     arms = list(dict.fromkeys(arm for column in columns.values() for arm in column))
     lines = [f"| trained with | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     lines += [f"| {arm} | {' | '.join(column.get(arm, '') for column in columns.values())} |" for arm in arms]
-    return "\n".join([*lines, "", *(f"`{results[name]['command']}`" for name in known)])
+    return "\n".join([*lines, "", *(f"* `{results[name]['command']}`" for name in known)])
 
 
 def difference(runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> str:
