@@ -134,3 +134,26 @@ def test_photographs_take_the_place_of_scenes(script: ModuleType, tmp_path: Path
     source = script.FolderSource(script.FolderOptions(images="images", masks="masks"), labels, root=tmp_path)
     with pytest.raises(ValueError, match="outside the class table"):
         script.photographs(source, ["0"], 16)
+
+
+@pytest.mark.usefixtures("script")  # which the other script imports
+def test_what_is_kept_is_counted_by_class(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    results = loaded("self_training_results", monkeypatch)
+    runs = {
+        "supervised": [{"iou": [0.5, 0.2, 0.0]}, {"iou": [0.6, 0.2, 0.0]}],
+        "ceiling: every label": [{"iou": [0.6, 0.4, 0.0]}, {"iou": [0.7, 0.4, 0.0]}],
+        "fixmatch": [
+            {"iou": [0.5, 0.1, 0.0], "kept_by_class": [0.5, None, None]},
+            {"iou": [0.6, 0.3, 0.0], "kept_by_class": [0.7, 0.2, None]},
+        ],
+    }
+    kept, truth, method = results.by_class(runs)
+    assert np.allclose(kept, [0.6, 0.2, 0])
+    assert np.allclose(truth, [10, 20, 0])
+    assert np.allclose(method, 0)
+    tiny, camvid = (
+        {arm: [{key: (value * 4)[:count] for key, value in run.items()} for run in made] for arm, made in runs.items()}
+        for count in (8, 11)
+    )
+    results.picture(tiny, tiny, camvid).savefig(tmp_path / "a.png")
+    assert np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).std() > 20
