@@ -2,7 +2,8 @@
 
     python docs/figures/self_training_results.py --out docs/explanation/figures
 
-Reads ``tiny_selftraining.json``, ``tiny_selftraining_long.json`` and ``camvid_selftraining.json`` of ``benchmarks/results``.
+Reads ``tiny_selftraining.json``, ``tiny_selftraining_long.json`` and ``camvid_selftraining.json`` of
+``benchmarks/results``.
 """
 
 from __future__ import annotations
