@@ -15,54 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from loopback_repos import Entry, Repo
+
 #: user -> token; the tokens are made up.
 TOKENS = {"me": "hf_loopbackwriter0000", "guest": "hf_loopbackreader0000"}
 LARGE = (".safetensors", ".png", ".parquet")
 DATE = "2026-01-01T00:00:00.000Z"
-
-
-def git_oid(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-@dataclass
-class Entry:
-    """A file at a commit; a hostile test may set `size` to a lie."""
-
-    data: bytes
-    large: bool
-    size: int = -1
-
-    def __post_init__(self) -> None:
-        self.size = len(self.data) if self.size < 0 else self.size
-        self.oid = git_oid(self.data)
-        self.sha256 = hashlib.sha256(self.data).hexdigest()
-
-
-@dataclass
-class Repo:
-    private: bool = False
-    gated: bool = False
-    commits: dict[str, dict[str, Entry]] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    proposals: list[dict[str, object]] = field(default_factory=list)
-
-    def commit(self, files: dict[str, Entry], ref: str = "main") -> str:
-        text = repr((len(self.commits), sorted((name, entry.sha256) for name, entry in files.items())))
-        oid = hashlib.sha1(text.encode()).hexdigest()
-        self.commits[oid] = files
-        self.refs[ref] = oid
-        return oid
-
-    def find(self, revision: str) -> str | None:
-        revision = unquote(revision)
-        oid = self.refs.get(revision) or self.tags.get(revision) or revision
-        return oid if oid in self.commits else None
-
-    @property
-    def files(self) -> dict[str, Entry]:
-        return self.commits[self.refs["main"]]
 
 
 @dataclass

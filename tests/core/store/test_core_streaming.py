@@ -1,40 +1,16 @@
 """Folders and stores are read one sample at a time: four times as many samples need no more memory."""
 
-import gc
-import tracemalloc
-
 import numpy as np
 import pytest
 from noise_helpers import make_recipe
 from PIL import Image
+from streaming import FEW, MANY, SIDE, assert_streams
 
 from genaug.engine import run
 from genaug.labels import LabelSpace
 from genaug.sources.config import FolderOptions
 from genaug.sources.folder import FolderSource
 from genaug.store import SampleStore
-
-SIDE, FEW, MANY = 128, 2, 8
-#: Half of an image. What is listed of a sample is a tenth of it.
-BOUND = SIDE * SIDE * 3 // 2
-
-
-def peak(run, *arguments):
-    """Bytes that Python and numpy hold at most in a call, beyond those from before."""
-    gc.collect()
-    tracemalloc.start()
-    try:
-        run(*arguments)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def assert_streams(run):
-    """`run` takes a number of samples."""
-    run(FEW)  # imports and caches
-    few, many = peak(run, FEW), peak(run, MANY)
-    assert many - few < BOUND, f"{FEW} samples: {few} bytes, {MANY} samples: {many} bytes"
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,14 @@
 """Readers and writers hold one sample at a time: four times as many of them need no more memory."""
 
 import base64
-import gc
 import io
 import json
-import tracemalloc
 
 import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from streaming import FEW, MANY, SIDE, assert_streams
 
 from genaug.export import SampleSet, build_writer, export
 from genaug.labels import LabelSpace
@@ -19,9 +18,6 @@ from genaug.types import Sample
 
 LABELS = LabelSpace({0: "sky", 1: "road", 2: "car"})
 TABLE = dict(LABELS.names)
-SIDE, FEW, MANY = 128, 2, 8
-#: Half of an image, decoded or not: noise does not get smaller as a PNG. What is listed of a sample is a tenth of it.
-BOUND = SIDE * SIDE * 3 // 2
 
 
 class Drawn:
@@ -38,24 +34,6 @@ class Drawn:
             rng = np.random.default_rng(number)
             image = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
             yield Sample(f"s{number}", image, rng.choice(np.array([0, 1, 2, 255], np.uint8), (SIDE, SIDE)))
-
-
-def peak(run, *arguments):
-    """Bytes that Python and numpy hold at most in a call, beyond those from before."""
-    gc.collect()
-    tracemalloc.start()
-    try:
-        run(*arguments)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def assert_streams(run):
-    """`run` takes a number of samples."""
-    run(FEW)  # imports and caches
-    few, many = peak(run, FEW), peak(run, MANY)
-    assert many - few < BOUND, f"{FEW} samples: {few} bytes, {MANY} samples: {many} bytes"
 
 
 @pytest.fixture(autouse=True)
