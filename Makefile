@@ -7,8 +7,9 @@ INSTALL := $(BIN)/python -m pip install -q -c constraints.txt
 # Each prints one table in a minute or so; the long ones (camvid_*, train_tiny, tiny_matchmask) are started by hand.
 QUICK_BENCHMARKS := import_time layout_masks relative_filter sampling_overhead generate_memory
 # Only for the tests of genaug_albumentations, in a folder that Python looks into before .venv. AGPL-3.0: see CONTRIBUTING.md.
-ALBX := .albumentationsx
-ALBX_WHEELS := albumentationsx==2.5.1 albucore==0.2.21 numkong==7.8.6
+ALBX_VERSION := 2.5.1
+ALBX := .albumentationsx/$(ALBX_VERSION)
+ALBX_WHEELS := albumentationsx==$(ALBX_VERSION) albucore==0.2.21 numkong==7.8.6
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-albumentationsx lint bench docs
@@ -35,22 +36,23 @@ $(VENV)/docs.installed: $(BIN)/python pyproject.toml constraints.txt
 quickstart: $(VENV)/diffusion.installed ## Show MatchMask at work on drawn scenes; results in quickstart/
 	$(BIN)/genaug quickstart --output quickstart
 
-$(ALBX)/installed: $(BIN)/python Makefile
-	rm -rf $(ALBX)
-	$(BIN)/python -m pip install -q --no-deps --only-binary :all: --retries 1 --target $(ALBX) $(ALBX_WHEELS)
-	touch $@
-
-test: lint ## Run lint, types, layer contracts and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
-	@$(MAKE) --no-print-directory test-albumentationsx
-
-# The check of the place: without it, a folder that is not looked into would be tests of 2.0.8 once more.
-test-albumentationsx: $(VENV)/test.installed
-	@if $(MAKE) -s $(ALBX)/installed; then \
+# No make within make, which `make -n` would run. The check of the place: without it, a folder that is not looked into would
+# be tests of 2.0.8 once more.
+define ON_ALBUMENTATIONSX
+	@if [ -f $(ALBX)/installed ] || { rm -rf $(ALBX); $(BIN)/python -m pip install -q --no-deps --only-binary :all: \
+		--retries 1 --target $(ALBX) $(ALBX_WHEELS) && touch $(ALBX)/installed; }; then \
 		export OMP_NUM_THREADS=1 PYTHONPATH="$(CURDIR)/$(ALBX)"; \
 		$(BIN)/python -c 'import importlib.util as u; assert "$(ALBX)" in u.find_spec("albumentations").origin' && \
 		$(BIN)/python -m pytest -q tests/integrations/genaug_albumentations; \
 	else echo "SKIPPED the tests on AlbumentationsX: $(ALBX_WHEELS) cannot be installed here (see above)"; fi
+endef
+
+test: lint ## Run lint, types, layer contracts and all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+	$(ON_ALBUMENTATIONSX)
+
+test-albumentationsx: $(VENV)/test.installed
+	$(ON_ALBUMENTATIONSX)
 
 lint: $(VENV)/test.installed ## Run lint, types and layer contracts
 	$(BIN)/ruff check .
