@@ -15,7 +15,7 @@ ALBX_WHEELS := albumentationsx==$(ALBX_VERSION) albucore==0.2.21 numkong==7.8.6
 .PHONY: help quickstart test test-albumentationsx lint bench docs
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("genaug needs Python 3.11 or newer, e.g.: make PYTHON=python3.12 test" if sys.version_info < (3, 11) else 0)'
@@ -36,23 +36,17 @@ $(VENV)/docs.installed: $(BIN)/python pyproject.toml constraints.txt
 quickstart: $(VENV)/diffusion.installed ## Show MatchMask at work on drawn scenes; results in quickstart/
 	$(BIN)/genaug quickstart --output quickstart
 
-# No make within make, which `make -n` would run. The check of the place: without it, a folder that is not looked into would
-# be tests of 2.0.8 once more.
-define ON_ALBUMENTATIONSX
+test: lint ## Run lint, types, layer contracts and all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+# The check of the place: without it, a folder that is not looked into would be tests of 2.0.8 once more.
+test-albumentationsx: $(VENV)/test.installed ## Run the tests of albumentations again, on AlbumentationsX
 	@if [ -f $(ALBX)/installed ] || { rm -rf $(ALBX); $(BIN)/python -m pip install -q --no-deps --only-binary :all: \
 		--retries 1 --target $(ALBX) $(ALBX_WHEELS) && touch $(ALBX)/installed; }; then \
 		export OMP_NUM_THREADS=1 PYTHONPATH="$(CURDIR)/$(ALBX)"; \
 		$(BIN)/python -c 'import importlib.util as u; assert "$(ALBX)" in u.find_spec("albumentations").origin' && \
 		$(BIN)/python -m pytest -q tests/integrations/genaug_albumentations; \
 	else echo "SKIPPED the tests on AlbumentationsX: $(ALBX_WHEELS) cannot be installed here (see above)"; fi
-endef
-
-test: lint ## Run lint, types, layer contracts and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
-	$(ON_ALBUMENTATIONSX)
-
-test-albumentationsx: $(VENV)/test.installed
-	$(ON_ALBUMENTATIONSX)
 
 lint: $(VENV)/test.installed ## Run lint, types and layer contracts
 	$(BIN)/ruff check .
